@@ -1,0 +1,289 @@
+"""What passes between stages: frozen dataclasses, with the unit in the name of each figure.
+
+A stage returns one artefact whose paths lie under the folder it was given. The store that
+keeps it fills in ``key``, ``content``, ``files``, ``inputs`` and ``producer_versions``.
+Nothing here does anything; nothing here imports anything heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Progress = Callable[[int, int, str], None]
+"""How a stage tells how far it is: steps done, steps in all, and a note such as the loss."""
+
+
+def silent(done: int, total: int, note: str = "") -> None:
+    """The progress of nobody watching."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model; a string in ``shape`` is a dimension left free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What turns uint8 images into the model's input: ``(pixel / 255 - mean) / std``.
+
+    ``mean`` and ``std`` hold one figure a channel, measured on the training split.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    layout: str = "NCHW"
+
+
+@dataclass(frozen=True)
+class FileHash:
+    """A file's size and the sha256 of its bytes."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """What the store knows of every artefact.
+
+    Attributes:
+        key: sha256 of what went in: stage, its version, settings, inputs, libraries.
+        content: sha256 of what came out; the same content gives later stages the same key.
+        files: path relative to the artefact's folder, and its hash.
+        inputs: the inputs by name, each by its content hash.
+        producer_versions: the libraries that made it.
+    """
+
+    key: str = ""
+    content: str = ""
+    files: Mapping[str, FileHash] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    producer_versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Artifact):
+    """A source of images, cut into splits.
+
+    Attributes:
+        source: how to open it, such as ``fashion-mnist``.
+        fingerprint: sha256 of the decoded images and labels.
+        shape: channels, height, width of one image.
+        splits: a .npz with the ids ``train`` and ``validation``, both into the source's
+            own training part; ``test`` is the source's own and is only read to report.
+        sizes: images in each split.
+        seed: the seed that the validation split was drawn with.
+    """
+
+    source: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    splits: Path
+    sizes: Mapping[str, int]
+    seed: int
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Artifact):
+    """A network of a built-in architecture with its weights.
+
+    Attributes:
+        weights: safetensors.
+        model: the architecture's name.
+        metrics: figures by name; accuracies in percent.
+        history: JSON, one record an epoch; None where the weights were given.
+    """
+
+    weights: Path
+    model: str
+    classes: int
+    shape: tuple[int, int, int]
+    params: int
+    macs: int
+    metrics: Mapping[str, float]
+    history: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxModel(Artifact):
+    """An fp32 ONNX model; ``parity`` is its largest absolute difference to the original."""
+
+    path: Path
+    opset: int
+    model_inputs: tuple[TensorSpec, ...]
+    model_outputs: tuple[TensorSpec, ...]
+    parity: float
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSet(Artifact):
+    """Which samples ranges are measured on; ``sha256`` is of their pixels, in order."""
+
+    manifest: Path
+    sha256: str
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationTable(Artifact):
+    """The range (low, high) of every float tensor of a model over a calibration set."""
+
+    method: str
+    ranges: Mapping[str, tuple[float, float]]
+    set_sha256: str
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedModel(Artifact):
+    """An ONNX model with Q/DQ in one target family's form.
+
+    Attributes:
+        form: ``s8s8`` (TensorRT) or ``u8s8`` (ONNX Runtime CPU, OpenVINO).
+        kept_float: the names of the compute nodes that were left in float.
+    """
+
+    path: Path
+    form: str
+    model_inputs: tuple[TensorSpec, ...]
+    model_outputs: tuple[TensorSpec, ...]
+    kept_float: tuple[str, ...]
+    precision: str = "int8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFile(Artifact):
+    """A vendor's own file, ready to be opened by its backend.
+
+    Attributes:
+        role: whose engine it is: ``teacher``, ``student`` or ``control``.
+        device: what it was built for, such as ``cpu`` or ``sm_80+sm_86``.
+        path: the vendor's file, untouched.
+        parts: further files that the vendor keeps beside ``path``.
+        executed: whether the machine that built it could also run it.
+        options: what the backend needs to open it again.
+    """
+
+    role: str
+    target: str
+    backend: str
+    backend_version: str
+    device: str
+    precision: str
+    path: Path
+    model_inputs: tuple[TensorSpec, ...]
+    model_outputs: tuple[TensorSpec, ...]
+    executed: bool
+    parts: tuple[Path, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The engine's name in tables: role, target and precision."""
+        return f"{self.role}/{self.target}/{self.precision}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Artifact):
+    """One engine over the whole test split.
+
+    Attributes:
+        engine: ``EngineFile.name``.
+        value: the metric, in percent, with its 95 % interval ``low`` to ``high``.
+        agreement: percent of the images on which it and the teacher name the same class;
+            None for the reference itself.
+        outputs: .npy with the raw outputs, one row a sample.
+    """
+
+    engine: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    agreement: float | None
+    outputs: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference(Artifact):
+    """How far each engine's metric lies from a reference's, in points, paired by sample.
+
+    ``deltas`` maps an engine's name to (difference, low, high).
+    """
+
+    reference: str
+    deltas: Mapping[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden(Artifact):
+    """Images and the outputs that engines must give for them.
+
+    Attributes:
+        images: .npy, uint8 (n, channels, height, width).
+        outputs: .npy by engine name, float32 (n, classes).
+        tolerances: by engine name, the largest difference allowed on another machine.
+    """
+
+    images: Path
+    outputs: Mapping[str, Path]
+    tolerances: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One engine's timings.
+
+    Attributes:
+        samples: timed calls.
+        latency_ns: p50, p90, p99, p99_9 and max.
+        interval_ns: the 95 % interval of each percentile; None where samples are too few.
+        untold: the percentiles for which there are too few samples to tell them at 99 %.
+        latencies_ns: .npy of int64: every timed call, in order, nothing trimmed.
+        starts_ns: .npy of int64: when each call began, from the first block's beginning.
+        throughput_per_s: images a second by batch size.
+        peak_memory_bytes: of a fresh process that opens the engine and runs it once;
+            None where the system does not tell.
+    """
+
+    engine: str
+    samples: int
+    latency_ns: Mapping[str, int]
+    interval_ns: Mapping[str, tuple[int, int] | None]
+    untold: tuple[str, ...]
+    latencies_ns: Path
+    starts_ns: Path
+    throughput_per_s: Mapping[str, float]
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements(Artifact):
+    """Engines timed side by side in one run, on one host."""
+
+    scenario: str
+    threads: int
+    clock: str
+    host: Mapping[str, Any]
+    items: tuple[Measurement, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Artifact):
+    """The report; ``status`` is pass, fail or insufficient."""
+
+    html: Path
+    json: Path
+    status: str
+    preferred: str
