@@ -1,0 +1,30 @@
+"""One file over HTTP, into a temporary name, with progress."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+
+from edgekd.artifacts import Progress, silent
+
+_CHUNK = 1 << 18
+_TIMEOUT_S = 30
+
+
+def download(url: str, path: Path, progress: Progress = silent) -> None:
+    """Fetches a URL into ``path``, which it replaces; the caller checks what came.
+
+    Raises:
+        OSError: no network, an HTTP error, or fewer bytes than were announced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    request = urllib.request.Request(url, headers={"User-Agent": "edgekd"})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer, path.open("wb") as file:
+        total = int(answer.headers.get("Content-Length") or 0)
+        done = 0
+        while chunk := answer.read(_CHUNK):
+            file.write(chunk)
+            done += len(chunk)
+            progress(done, total or done, f"downloading {url.rsplit('/', 1)[-1]}")
+    if total and done != total:
+        raise OSError(f"{done} of {total} bytes came")
