@@ -1,0 +1,139 @@
+"""What a backend is, and how one is found by name.
+
+A backend is one module with the four names of ``Backend``; a session is one opened engine.
+Third parties register theirs in the entry-point group ``edgekd.backends``. Only the backend
+that was asked for is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from edgekd.artifacts import Checkpoint, EngineFile, OnnxModel, QuantizedModel, TensorSpec
+from edgekd.errors import BackendUnavailable, RecipeError, near_matches
+from edgekd.store import installed
+from edgekd.targets import Target
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Buildable = Checkpoint | OnnxModel | QuantizedModel
+
+
+@dataclass(frozen=True)
+class Availability:
+    """What ``probe`` found.
+
+    Attributes:
+        version: the runtime's version; empty where it is not installed.
+        devices: what it can execute on here; empty where it can build at most.
+        reason: why it cannot build, or cannot execute; empty where it can do both.
+    """
+
+    version: str
+    devices: tuple[str, ...]
+    reason: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can at least build."""
+        return bool(self.version)
+
+
+class Session(AbstractContextManager["Session"], Protocol):
+    """One opened engine. ``run`` is synchronous and takes and gives host arrays."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Outputs by name; the batch is the first dimension of every array."""
+
+
+class Backend(Protocol):
+    """A runtime: what it is called, whether it is here, how it builds and opens engines.
+
+    Attributes:
+        name: how targets name it.
+        extra: the extra of this package that installs it.
+        packages: the distributions that may bring it; any one will do.
+    """
+
+    name: str
+    extra: str
+    packages: tuple[str, ...]
+
+    def probe(self) -> Availability:
+        """Version and devices, or why not and what to install. Never raises."""
+
+    def build(self, model: Buildable, target: Target, out_dir: Path) -> EngineFile:
+        """Writes the vendor's own file; the caller says whose engine it is.
+
+        Raises:
+            BackendUnavailable: the runtime is not installed.
+            BuildError: the runtime refuses the model.
+        """
+
+    def open(self, engine: EngineFile, threads: int = 1) -> Session:
+        """Loads an engine that was built by this backend.
+
+        Raises:
+            BackendUnavailable: the runtime is not installed, or finds no device.
+            EngineIncompatible: the engine is for another device or version.
+        """
+
+
+BACKENDS = {
+    "torch": "edgekd.backends.torch_eager:TorchEager",
+    "onnxruntime": "edgekd.backends.ort:OnnxRuntime",
+    "openvino": "edgekd.backends.openvino:OpenVino",
+    "tensorrt": "edgekd.backends.tensorrt:TensorRt",
+    "tensorrt-rtx": "edgekd.backends.tensorrt:TensorRtRtx",
+}
+ENTRY_POINTS = "edgekd.backends"
+
+
+def find(name: str) -> Backend:
+    """The backend of that name; no other is imported.
+
+    Raises:
+        RecipeError: there is none of that name.
+    """
+    places = dict(BACKENDS)
+    if name not in places:
+        places.update({each.name: each.value for each in entry_points(group=ENTRY_POINTS)})
+    if name not in places:
+        raise RecipeError(f"no backend is called '{name}'", near_matches(name, places))
+    module, attribute = places[name].split(":")
+    backend: Backend = getattr(import_module(module), attribute)()
+    return backend
+
+
+def require(backend: Backend) -> None:
+    """Refuses a backend of which no distribution is installed, without importing its runtime.
+
+    Raises:
+        BackendUnavailable: naming the extra that installs it.
+    """
+    if set(installed(backend.packages).values()) == {"absent"}:
+        raise BackendUnavailable(backend.name, backend.extra, "it is not installed")
+
+
+def usable_cores() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def build_engine(model: Buildable, role: str, target: Target, out_dir: Path) -> EngineFile:
+    """The stage ``engine``: one model for one target, by the target's backend."""
+    engine = find(target.backend).build(model, target, out_dir)
+    return replace(engine, role=role)

@@ -1,0 +1,120 @@
+"""OpenVINO on the CPU: its engine is an IR, ``model.xml`` beside ``model.bin``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edgekd.artifacts import Checkpoint, EngineFile, TensorSpec
+from edgekd.backends.base import Arrays, Availability, Buildable
+from edgekd.errors import BackendUnavailable, BuildError
+from edgekd.targets import Target
+
+
+class OpenVino:
+    """The backend ``openvino``."""
+
+    name = "openvino"
+    extra = "openvino"
+    packages = ("openvino",)
+
+    def probe(self) -> Availability:
+        """See ``Backend.probe``."""
+        try:
+            import openvino
+        except ImportError as error:
+            return Availability("", (), f"it is not installed ({error})")
+        devices = tuple(each.lower() for each in openvino.Core().available_devices)
+        return Availability(openvino.__version__.split("-")[0], devices)
+
+    def build(self, model: Buildable, target: Target, out_dir: Path) -> EngineFile:
+        """Converts ONNX to IR, weights uncompressed, and compiles it once to see that it can."""
+        if isinstance(model, Checkpoint):
+            raise BuildError(f"{self.name} builds from ONNX", "export the network first")
+        openvino = _import()
+        path = out_dir / "model.xml"
+        try:
+            converted = openvino.Core().read_model(model.path)
+            openvino.save_model(converted, path, compress_to_fp16=False)
+        except RuntimeError as error:
+            raise BuildError(f"OpenVINO refuses {model.path}: {_first_line(error)}") from error
+        with _open_ir(path, 1) as session:
+            inputs, outputs = session.inputs, session.outputs
+        return EngineFile(
+            role="",
+            target=target.name,
+            backend=self.name,
+            backend_version=self.probe().version,
+            device=target.device,
+            precision=model.precision,
+            path=path,
+            parts=(path.with_suffix(".bin"),),
+            model_inputs=inputs,
+            model_outputs=outputs,
+            executed=True,
+        )
+
+    def open(self, engine: EngineFile, threads: int = 1) -> OpenVinoSession:
+        """See ``Backend.open``."""
+        return _open_ir(engine.path, threads)
+
+
+class OpenVinoSession:
+    """One inference request of a compiled model."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self.inputs = tuple(_spec(each) for each in compiled.inputs)
+        self.outputs = tuple(_spec(each) for each in compiled.outputs)
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """See ``Session.run``."""
+        results = self._request.infer(feeds, share_inputs=True)
+        return {spec.name: results[index] for index, spec in enumerate(self.outputs)}
+
+    def __enter__(self) -> OpenVinoSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del self._request
+
+
+def _import() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailable(OpenVino.name, OpenVino.extra, "it is not installed") from error
+    return openvino
+
+
+def _open_ir(path: Path, threads: int) -> OpenVinoSession:
+    openvino = _import()
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": threads,
+        # Left to itself the plugin runs fp32 models in bf16 where the processor can.
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    try:
+        compiled = openvino.Core().compile_model(path, "CPU", settings)
+    except RuntimeError as error:
+        raise BuildError(f"OpenVINO refuses {path}: {_first_line(error)}") from error
+    return OpenVinoSession(compiled)
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(
+        each.get_length() if each.is_static else "batch" for each in port.get_partial_shape()
+    )
+    return TensorSpec(port.get_any_name(), port.get_element_type().to_dtype().name, shape)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

@@ -1,0 +1,60 @@
+"""Device profiles: one TOML file a target."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+
+from edgekd.errors import RecipeError, near_matches
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an engine is to run.
+
+    Attributes:
+        name: how a recipe names it.
+        summary: one line for a table.
+        backend: the runtime that builds and opens its engines.
+        device: what its engines are built for.
+        precisions: what it can be built in.
+        form: the quantised form that it takes, ``s8s8`` or ``u8s8``; empty for none.
+        options: what only its backend knows.
+    """
+
+    name: str
+    summary: str
+    backend: str
+    device: str
+    precisions: tuple[str, ...]
+    form: str = ""
+    options: Mapping[str, tuple[str, ...] | int] = field(default_factory=dict)
+
+
+def names() -> list[str]:
+    """Every target, sorted."""
+    return sorted(
+        each.name.removesuffix(".toml")
+        for each in files(__name__).iterdir()
+        if each.name.endswith(".toml")
+    )
+
+
+def load(name: str) -> Target:
+    """The target of that name.
+
+    Raises:
+        RecipeError: there is none; the near matches are named.
+    """
+    if name not in names():
+        raise RecipeError(
+            f"no target is called '{name}'", near_matches(name, names()), field="engines.targets"
+        )
+    table = tomllib.loads((files(__name__) / f"{name}.toml").read_text("utf-8"))
+    options = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in table.pop("options", {}).items()
+    }
+    return Target(name=name, precisions=tuple(table.pop("precisions")), options=options, **table)
