@@ -1,0 +1,1 @@
+"""Training: a teacher, a student that learns from it, and a control that does not."""
