@@ -1,0 +1,1 @@
+"""Which samples ranges are measured on, and how."""
