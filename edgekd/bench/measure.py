@@ -1,0 +1,195 @@
+"""The stage ``bench``: engines timed side by side, and the memory that each needs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.artifacts import (
+    Dataset,
+    EngineFile,
+    Measurement,
+    Measurements,
+    Preprocessing,
+    Progress,
+    TensorSpec,
+    silent,
+)
+from edgekd.backends.base import Arrays, find
+from edgekd.bench import host, load, stats
+from edgekd.data import Images, splits
+from edgekd.errors import BenchError
+from edgekd.preprocessing import normalise
+from edgekd.recipe import BenchSettings
+
+SCENARIO = "single-stream"
+_FEEDS = 64
+_THROUGHPUT_NS = 500_000_000
+
+
+def bench(
+    engines: Sequence[EngineFile],
+    dataset: Dataset,
+    settings: BenchSettings,
+    out_dir: Path,
+    progress: Progress = silent,
+) -> Measurements:
+    """Times engines on validation images; see ``measure``."""
+    images = splits.read(dataset, "validation", progress).images
+    needed = max(_FEEDS, settings.batch)
+    return measure(
+        engines,
+        np.resize(images[:needed], (needed, *images.shape[1:])),
+        dataset.preprocessing,
+        settings,
+        out_dir,
+        progress,
+    )
+
+
+def measure(
+    engines: Sequence[EngineFile],
+    images: Images,
+    preprocessing: Preprocessing,
+    settings: BenchSettings,
+    out_dir: Path,
+    progress: Progress = silent,
+) -> Measurements:
+    """Latency at batch 1 in interleaved blocks, throughput at batch 1 and ``settings.batch``.
+
+    Preprocessing is done before the clock starts. Peak memory is that of a fresh process.
+
+    Raises:
+        BenchError: an engine cannot be run in a process of its own.
+    """
+    x = normalise(images, preprocessing)
+    steps = settings.blocks + 2 * len(engines)
+    before = host.load_average()
+    items = []
+    with contextlib.ExitStack() as stack:
+        sessions = [
+            stack.enter_context(find(each.backend).open(each, settings.threads)) for each in engines
+        ]
+        name = sessions[0].inputs[0].name
+        feeds: list[Arrays] = [{name: each[None]} for each in x[:_FEEDS]]
+        timings = load.interleaved(
+            sessions,
+            feeds,
+            calls=settings.samples,
+            blocks=settings.blocks,
+            limit_ns=int(settings.seconds * 1e9),
+            seed=settings.seed,
+            progress=lambda done, total: progress(done, steps, "latency"),
+        )
+        batch: Arrays = {name: x[: settings.batch]}
+        rates = []
+        for index, session in enumerate(sessions):
+            rates.append(load.throughput(session, batch, settings.batch, _THROUGHPUT_NS))
+            progress(settings.blocks + index + 1, steps, "throughput")
+    for index, (engine, timing, rate) in enumerate(zip(engines, timings, rates, strict=True)):
+        stem = engine.name.replace("/", ".")
+        latencies = np.concatenate(timing.latencies_ns)
+        latencies_path, starts_path = (
+            out_dir / f"{stem}.latencies.npy",
+            out_dir / f"{stem}.starts.npy",
+        )
+        np.save(latencies_path, latencies)
+        np.save(starts_path, np.concatenate(timing.starts_ns))
+        single = 1e9 * timing.count / timing.spent_ns
+        items.append(
+            Measurement(
+                engine=engine.name,
+                samples=timing.count,
+                latency_ns=stats.summary(latencies),
+                interval_ns={
+                    name: stats.interval(latencies, share)
+                    for name, share in stats.PERCENTILES.items()
+                },
+                untold=tuple(
+                    name
+                    for name, share in stats.PERCENTILES.items()
+                    if timing.count < stats.fewest(share)
+                ),
+                latencies_ns=latencies_path,
+                starts_ns=starts_path,
+                throughput_per_s={"1": single, str(settings.batch): rate},
+                peak_memory_bytes=peak_memory(engine, settings.threads),
+            )
+        )
+        progress(settings.blocks + len(engines) + index + 1, steps, "memory")
+    return Measurements(
+        scenario=SCENARIO,
+        threads=settings.threads,
+        clock=load.CLOCK,
+        host={**host.facts(), "load_before": before, "load_after": host.load_average()},
+        items=tuple(items),
+    )
+
+
+def peak_memory(engine: EngineFile, threads: int) -> int | None:
+    """Peak resident bytes of a fresh process that opens the engine and runs it once.
+
+    Raises:
+        BenchError: that process fails.
+    """
+    child = subprocess.run(
+        [sys.executable, "-m", "edgekd.bench.measure"],
+        input=json.dumps({"engine": to_json(engine), "threads": threads}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if child.returncode:
+        last_line = (child.stderr.strip() or "no output").splitlines()[-1]
+        raise BenchError(f"{engine.name} does not run in a process of its own: {last_line}")
+    found: int | None = json.loads(child.stdout)
+    return found
+
+
+def to_json(engine: EngineFile) -> dict[str, Any]:
+    """An engine as JSON, without what the store knows of it."""
+    record = dataclasses.asdict(engine)
+    for name in ("key", "content", "files", "inputs", "producer_versions"):
+        del record[name]
+    record["path"] = str(engine.path)
+    record["parts"] = [str(each) for each in engine.parts]
+    return record
+
+
+def from_json(record: dict[str, Any]) -> EngineFile:
+    """The inverse of ``to_json``."""
+    specs = {
+        name: tuple(
+            TensorSpec(each["name"], each["dtype"], tuple(each["shape"])) for each in record[name]
+        )
+        for name in ("model_inputs", "model_outputs")
+    }
+    path = Path(record["path"])
+    parts = tuple(Path(each) for each in record["parts"])
+    return EngineFile(**{**record, **specs, "path": path, "parts": parts})
+
+
+def _run_once(request: dict[str, Any]) -> int | None:
+    engine = from_json(request["engine"])
+    with find(engine.backend).open(engine, request["threads"]) as session:
+        session.run(
+            {
+                spec.name: np.zeros(
+                    [each if isinstance(each, int) else 1 for each in spec.shape], spec.dtype
+                )
+                for spec in session.inputs
+            }
+        )
+    return host.peak_memory_bytes()
+
+
+if __name__ == "__main__":
+    print(json.dumps(_run_once(json.load(sys.stdin))))

@@ -1,0 +1,153 @@
+"""The stage ``evaluate``: an engine over the test split, and paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.artifacts import (
+    Dataset,
+    Difference,
+    EngineFile,
+    Evaluation,
+    Golden,
+    OnnxModel,
+    Progress,
+    QuantizedModel,
+    silent,
+)
+from edgekd.backends import ort
+from edgekd.backends.base import find, usable_cores
+from edgekd.data import splits
+from edgekd.data.batches import slices
+from edgekd.errors import StageError
+from edgekd.preprocessing import normalise
+
+METRIC = "top1"
+_BATCH = 32
+_GOLDEN = 8
+_TOLERANCE = {"fp32": 1e-3, "int8": 0.05, "emulated": 0.05}
+"""Of the largest logit. int8 rounds differently where kernels sum in another order, and a GPU
+multiplies fp32 in TF32."""
+_Z95 = 1.959963984540054
+
+
+def evaluate(
+    engine: EngineFile,
+    dataset: Dataset,
+    teacher: Evaluation | None,
+    out_dir: Path,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Runs the engine over the whole test split, which nothing before has read.
+
+    Args:
+        teacher: the evaluation to agree with; None when this is the teacher's.
+
+    Raises:
+        StageError: an output is not finite.
+    """
+    test = splits.read(dataset, "test", progress)
+    rows = []
+    with find(engine.backend).open(engine, threads=usable_cores()) as session:
+        name = session.inputs[0].name
+        for part in slices(len(test), _BATCH):
+            x = normalise(test.images[part], dataset.preprocessing)
+            rows.append(session.run({name: x})[session.outputs[0].name].astype(np.float32))
+            progress(part.stop, len(test), "")
+    outputs = np.concatenate(rows)
+    if not np.isfinite(outputs).all():
+        raise StageError(f"{engine.name} gives outputs that are not finite on the test split")
+    path = out_dir / "outputs.npy"
+    np.save(path, outputs)
+    correct = int((outputs.argmax(1) == test.labels).sum())
+    low, high = wilson(correct, len(test))
+    return Evaluation(
+        engine=engine.name,
+        metric=METRIC,
+        value=100 * correct / len(test),
+        low=100 * low,
+        high=100 * high,
+        n=len(test),
+        agreement=None if teacher is None else agreement(outputs, np.load(teacher.outputs)),
+        outputs=path,
+    )
+
+
+def differences(
+    reference: Evaluation,
+    others: Sequence[Evaluation],
+    dataset: Dataset,
+    out_dir: Path,
+    progress: Progress = silent,
+) -> Difference:
+    """The stage ``differences``: each engine's top-1 minus the reference's, by sample."""
+    labels = splits.read(dataset, "test", progress).labels
+    right = np.load(reference.outputs).argmax(1) == labels
+    return Difference(
+        reference=reference.engine,
+        deltas={
+            each.engine: paired(np.load(each.outputs).argmax(1) == labels, right) for each in others
+        },
+    )
+
+
+def agreement(outputs: npt.NDArray[np.float32], teacher: npt.NDArray[np.float32]) -> float:
+    """Percent of the samples on which both name the same class."""
+    return 100 * float((outputs.argmax(1) == teacher.argmax(1)).mean())
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson 1927), as fractions."""
+    share, z2 = successes / n, _Z95**2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def paired(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
+    """The share of ``a`` minus that of ``b`` on the same samples, in points, with a 95 % interval.
+
+    Agresti and Min's interval (Statistics in Medicine 24, 2005): half an observation is
+    added to each of the four cells, so that no difference at all still has a width.
+    """
+    n = len(a)
+    gained, lost = int((a & ~b).sum()), int((b & ~a).sum())
+    more, fewer, total = gained + 0.5, lost + 0.5, n + 2
+    middle = (more - fewer) / total
+    half = _Z95 * math.sqrt(more + fewer - (more - fewer) ** 2 / total) / total
+    return 100 * (gained - lost) / n, 100 * (middle - half), 100 * (middle + half)
+
+
+def golden(
+    engines: Sequence[tuple[EngineFile, OnnxModel | QuantizedModel]],
+    dataset: Dataset,
+    out_dir: Path,
+    progress: Progress = silent,
+) -> Golden:
+    """The stage ``golden``: validation images, and what each engine gives for them.
+
+    An engine that cannot run here is held to the plain semantics of the ONNX it was built from.
+    """
+    images = splits.read(dataset, "validation", progress).images[:_GOLDEN]
+    x = normalise(images, dataset.preprocessing)
+    np.save(out_dir / "images.npy", images)
+    outputs, tolerances = {}, {}
+    for done, (engine, model) in enumerate(engines):
+        opened = (
+            find(engine.backend).open(engine)
+            if engine.executed
+            else ort.open_model(model.path, optimise=False)
+        )
+        with opened as session:
+            result = session.run({session.inputs[0].name: x})[session.outputs[0].name]
+        outputs[engine.name] = out_dir / f"{engine.name.replace('/', '.')}.npy"
+        np.save(outputs[engine.name], np.asarray(result, np.float32))
+        share = _TOLERANCE["emulated" if not engine.executed else engine.precision]
+        tolerances[engine.name] = share * float(np.abs(result).max())
+        progress(done + 1, len(engines), "")
+    return Golden(images=out_dir / "images.npy", outputs=outputs, tolerances=tolerances)
