@@ -1,0 +1,224 @@
+"""``report.json``: what the stages found, joined, with a verdict. Pure functions of artefacts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from edgekd.artifacts import (
+    CalibrationSet,
+    CalibrationTable,
+    Checkpoint,
+    Dataset,
+    Difference,
+    EngineFile,
+    Evaluation,
+    Measurement,
+    Measurements,
+    OnnxModel,
+    QuantizedModel,
+)
+from edgekd.recipe import BudgetSettings
+from edgekd.verdict import BASELINE, Row, prefer, row
+
+SCHEMA = "1.0"
+_CURVE_POINTS = 100
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a report is made from; mappings go by role, or by an engine's name."""
+
+    name: str
+    command: str
+    dataset: Dataset
+    checkpoints: Mapping[str, Checkpoint]
+    exports: Mapping[str, OnnxModel]
+    calibration_set: CalibrationSet | None
+    table: CalibrationTable | None
+    quantized: Mapping[str, QuantizedModel]
+    engines: Mapping[str, EngineFile]
+    evaluations: Mapping[str, Evaluation]
+    to_teacher: Difference
+    to_student: Difference
+    measurements: Measurements
+    budget: BudgetSettings
+
+
+def summarise(found: Findings) -> dict[str, Any]:
+    """The report as JSON holds it."""
+    measured = {each.engine: each for each in found.measurements.items}
+    engines = [_engine(found, each, measured) for each in found.engines.values()]
+    preferred, judged = prefer(engines, found.budget)
+    return {
+        "schema": SCHEMA,
+        "name": found.name,
+        "verdict": judged,
+        "preferred": preferred,
+        "budget": found.budget.canonical(),
+        "models": {
+            role: {
+                "model": each.model,
+                "params": each.params,
+                "macs": each.macs,
+                "top1": _top1(found, role),
+                "validation_top1": each.metrics["validation_top1"],
+                "parity": found.exports[role].parity if role in found.exports else None,
+            }
+            for role, each in found.checkpoints.items()
+        },
+        "waterfall": _waterfall(found),
+        "engines": engines,
+        "notes": list(_notes(found, engines, measured)),
+        "data": {
+            "source": found.dataset.source,
+            "fingerprint": found.dataset.fingerprint,
+            "sizes": dict(found.dataset.sizes),
+            "seed": found.dataset.seed,
+            "classes": list(found.dataset.classes),
+        },
+        "quantisation": _quantisation(found),
+        "bench": {
+            "scenario": found.measurements.scenario,
+            "threads": found.measurements.threads,
+            "clock": found.measurements.clock,
+        },
+        "host": dict(found.measurements.host),
+        "provenance": _provenance(found),
+        "command": found.command,
+    }
+
+
+def _engine(found: Findings, engine: EngineFile, measured: Mapping[str, Measurement]) -> Row:
+    line = row(engine, measured)
+    line["to_teacher"] = found.to_teacher.deltas.get(engine.name)
+    line["to_student"] = found.to_student.deltas.get(engine.name)
+    evaluation = found.evaluations.get(engine.name)
+    if evaluation is not None:
+        line["top1"] = evaluation.value
+        line["ci"] = [evaluation.low, evaluation.high]
+        line["agreement"] = evaluation.agreement
+    if engine.name in measured:
+        line["curve"] = _curve(measured[engine.name])
+    return line
+
+
+def _waterfall(found: Findings) -> list[dict[str, Any]]:
+    """Accuracy from the teacher to each int8 engine that ran."""
+    stages = [
+        ("teacher", f"teacher/{BASELINE}/fp32"),
+        ("student without teacher", f"control/{BASELINE}/fp32"),
+        ("student with teacher", f"student/{BASELINE}/fp32"),
+    ]
+    stages += [
+        (f"int8 on {each.target}", each.name)
+        for each in found.engines.values()
+        if each.role == "student" and each.precision == "int8"
+    ]
+    return [
+        {
+            "stage": stage,
+            "top1": each.value,
+            "ci": [each.low, each.high],
+            "agreement": each.agreement,
+            "to_student": found.to_student.deltas.get(name),
+        }
+        for stage, name in stages
+        if (each := found.evaluations.get(name)) is not None
+    ]
+
+
+def _notes(
+    found: Findings, engines: Sequence[Mapping[str, Any]], measured: Mapping[str, Measurement]
+) -> Sequence[str]:
+    """What a reader should not have to find out alone."""
+    notes = []
+    for target in sorted({each["target"] for each in engines}):
+        fp32, int8 = (measured.get(f"student/{target}/{each}") for each in ("fp32", "int8"))
+        if fp32 is None or int8 is None:
+            continue
+        ratio = _p50(fp32) / _p50(int8)
+        if ratio < 1:
+            notes.append(
+                f"On {target} int8 does not help this student: it runs at {ratio:.2f} times the"
+                " speed of fp32 (p50, one run). The network is too small to pay for requantising."
+            )
+        else:
+            notes.append(
+                f"On {target} int8 runs at {ratio:.2f} times the speed of fp32 (p50, one run)."
+            )
+    unexecuted = sorted({each["target"] for each in engines if not each["executed"]})
+    for target in unexecuted:
+        notes.append(
+            f"The engines for {target} were built and not executed: no device here can run them."
+            " Nothing is claimed of their speed or accuracy."
+        )
+    control = found.evaluations.get(f"control/{BASELINE}/fp32")
+    if control is not None:
+        delta, low, high = found.to_student.deltas[control.engine]
+        gain = f"{-delta:+.2f} points [{-high:+.2f}, {-low:+.2f}]"
+        notes.append(
+            f"The teacher brings the student {gain} of top-1 over the same student trained"
+            " alone with the same seed and epochs."
+        )
+    for line in engines:
+        if line["latency_ns"] is not None and "p99_9" in line["untold"]:
+            notes.append(
+                f"{line['name']}: {line['samples']} samples are too few to tell p99.9;"
+                " the figure is the sample's own."
+            )
+    return notes
+
+
+def _quantisation(found: Findings) -> dict[str, Any] | None:
+    if found.table is None or found.calibration_set is None:
+        return None
+    return {
+        "method": found.table.method,
+        "samples": found.table.samples,
+        "set_sha256": found.table.set_sha256,
+        "tensors": len(found.table.ranges),
+        "forms": {
+            form: {"kept_float": list(each.kept_float)} for form, each in found.quantized.items()
+        },
+    }
+
+
+def _provenance(found: Findings) -> dict[str, Any]:
+    """Content hashes of what everything was made from, and the libraries that made it."""
+    artifacts = {
+        "data": found.dataset,
+        **{f"{role} weights": each for role, each in found.checkpoints.items()},
+        **{f"{role} onnx": each for role, each in found.exports.items()},
+        **{f"int8 {form}": each for form, each in found.quantized.items()},
+    }
+    if found.table is not None:
+        artifacts["calibration table"] = found.table
+    versions: dict[str, str] = {}
+    for each in (*artifacts.values(), *found.engines.values()):
+        versions.update(each.producer_versions)
+    return {
+        "content": {name: each.content for name, each in artifacts.items()},
+        "libraries": dict(sorted(versions.items())),
+        "preprocessing": asdict(found.dataset.preprocessing),
+    }
+
+
+def _curve(timing: Measurement) -> list[list[float]]:
+    """The share of calls slower than a latency, as (nanoseconds, share), for a log-log plot."""
+    ordered = np.sort(np.load(timing.latencies_ns))
+    n = len(ordered)
+    beyond = np.unique(np.geomspace(1, n, _CURVE_POINTS).astype(int))
+    return [[float(ordered[n - each]), each / n] for each in beyond[::-1].tolist()]
+
+
+def _top1(found: Findings, role: str) -> float | None:
+    evaluation = found.evaluations.get(f"{role}/{BASELINE}/fp32")
+    return None if evaluation is None else evaluation.value
+
+
+def _p50(timing: Measurement) -> int:
+    return timing.latency_ns["p50"]
