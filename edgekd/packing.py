@@ -1,0 +1,83 @@
+"""What goes into a bundle, under which name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgekd import bundle
+from edgekd.artifacts import Dataset, EngineFile, Golden, OnnxModel, QuantizedModel, Report
+from edgekd.bundle import Bundle
+
+
+def pack(
+    path: Path,
+    *,
+    name: str,
+    report: Report,
+    dataset: Dataset,
+    student: OnnxModel,
+    portable: QuantizedModel | None,
+    teacher: OnnxModel | None,
+    engines: Sequence[EngineFile],
+    golden: Golden,
+) -> Bundle:
+    """Writes the bundle. Its engines are ordered: the preferred, then by p50, then the rest."""
+    facts = json.loads(report.json.read_text())
+    files = {
+        "student.onnx": student.path,
+        "golden/images.npy": golden.images,
+        "report.html": report.html,
+        "report.json": report.json,
+    }
+    if portable is not None:
+        files["student.int8.onnx"] = portable.path
+    if teacher is not None:
+        files["teacher.onnx"] = teacher.path
+    order = [row["name"] for row in sorted(facts["engines"], key=_merit(facts["preferred"]))]
+    records = []
+    for engine in sorted(engines, key=lambda each: order.index(each.name)):
+        stem = f"engines/{engine.target}/{engine.precision}"
+        names = [stem + each.suffix for each in (engine.path, *engine.parts)]
+        files.update(zip(names, (engine.path, *engine.parts), strict=True))
+        golden_name = f"golden/{engine.target}.{engine.precision}.npy"
+        files[golden_name] = golden.outputs[engine.name]
+        records.append(
+            {
+                "target": engine.target,
+                "backend": engine.backend,
+                "version": engine.backend_version,
+                "precision": engine.precision,
+                "device": engine.device,
+                "executed": engine.executed,
+                "path": names[0],
+                "parts": names[1:],
+                "options": dict(engine.options),
+                "golden": golden_name,
+                "tolerance": golden.tolerances[engine.name],
+            }
+        )
+    manifest = {
+        "name": name,
+        "inputs": [asdict(each) for each in student.model_inputs],
+        "outputs": [asdict(each) for each in student.model_outputs],
+        "preprocessing": asdict(dataset.preprocessing),
+        "labels": list(dataset.classes),
+        "engines": records,
+        "golden": {"images": "golden/images.npy"},
+        "budget": facts["budget"],
+        "verdict": facts["verdict"],
+        "provenance": facts["provenance"]["content"],
+    }
+    return bundle.write(path, manifest, files)
+
+
+def _merit(preferred: str) -> Any:
+    def key(row: Mapping[str, Any]) -> tuple[bool, float]:
+        latency = row["latency_ns"]["p50"] if row["latency_ns"] else float("inf")
+        return row["name"] != preferred, latency
+
+    return key
