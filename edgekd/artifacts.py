@@ -7,17 +7,10 @@ Nothing here does anything; nothing here imports anything heavy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-Progress = Callable[[int, int, str], None]
-"""How a stage tells how far it is: steps done, steps in all, and a note such as the loss."""
-
-
-def silent(done: int, total: int, note: str = "") -> None:
-    """The progress of nobody watching."""
 
 
 @dataclass(frozen=True)

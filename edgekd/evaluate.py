@@ -16,9 +16,7 @@ from edgekd.artifacts import (
     Evaluation,
     Golden,
     OnnxModel,
-    Progress,
     QuantizedModel,
-    silent,
 )
 from edgekd.backends import ort
 from edgekd.backends.base import find, usable_cores
@@ -26,6 +24,7 @@ from edgekd.data import splits
 from edgekd.data.batches import slices
 from edgekd.errors import StageError
 from edgekd.preprocessing import normalise
+from edgekd.progress import Progress, silent
 
 METRIC = "top1"
 _BATCH = 32

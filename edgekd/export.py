@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.artifacts import Checkpoint, Dataset, OnnxModel, Progress, TensorSpec, silent
+from edgekd.artifacts import Checkpoint, Dataset, OnnxModel, TensorSpec
 from edgekd.backends import ort
 from edgekd.data import splits
 from edgekd.errors import ExportError
 from edgekd.models import weights
 from edgekd.preprocessing import normalise
+from edgekd.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from edgekd import data, models, targets
 from edgekd.artifacts import (
@@ -26,15 +26,14 @@ from edgekd.artifacts import (
     Golden,
     Measurements,
     OnnxModel,
-    Progress,
     QuantizedModel,
     Report,
-    silent,
 )
 from edgekd.backends.base import find, require
 from edgekd.bundle import SUFFIX, Bundle
 from edgekd.errors import BackendUnavailable, RecipeError
 from edgekd.packing import pack
+from edgekd.progress import Nobody, Progress, Watcher
 from edgekd.recipe import Recipe, TrainSettings
 from edgekd.store import Stage, Store, default_root, hash_file, installed
 from edgekd.targets import Target
@@ -43,27 +42,6 @@ from edgekd.verdict import BASELINE
 A = TypeVar("A", bound=Artifact)
 
 PORTABLE_FORM = "s8s8"
-
-
-class Watcher(Protocol):
-    """Whoever watches a build."""
-
-    def begin(self, stage: str) -> Progress:
-        """A stage starts to work; what it calls to tell how far it is."""
-
-    def end(self, stage: str, reused: bool, seconds: float) -> None:
-        """A stage is done, or its result was in the store."""
-
-
-class Nobody:
-    """Watches nothing."""
-
-    def begin(self, stage: str) -> Progress:
-        """See ``Watcher``."""
-        return silent
-
-    def end(self, stage: str, reused: bool, seconds: float) -> None:
-        """See ``Watcher``."""
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,10 @@ def load(
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"is not TOML: {error}", path=str(path)) from error
         document.setdefault("name", _safe_name(path.stem))
+        teacher = document.get("teacher")
+        if isinstance(teacher, dict) and teacher.get("weights"):
+            # A path in a file means the same wherever the command is run.
+            teacher["weights"] = str(path.parent / str(teacher["weights"]))
     overlaid: dict[str, str] = {}
     for key, value in (flags or {}).items():
         _lay(document, key, value, "the command line")

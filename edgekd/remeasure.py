@@ -14,7 +14,7 @@ from edgekd.backends.base import build_engine, find
 from edgekd.bench.measure import measure
 from edgekd.bundle import Bundle
 from edgekd.errors import BackendUnavailable, BundleError, near_matches
-from edgekd.pipeline import Watcher
+from edgekd.progress import Watcher
 from edgekd.recipe import BenchSettings, BudgetSettings
 from edgekd.verdict import prefer, row
 

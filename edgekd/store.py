@@ -146,8 +146,9 @@ class Store:
                 shutil.rmtree(left_behind)  # whoever held this lock before was killed
             folder = Path(tempfile.mkdtemp(prefix=f"{stage.name}-{key[:16]}-", dir=parent))
             try:
-                artifact = produce(folder)
-                _write(artifact, folder, stage, key, inputs)
+                with _disk_errors(stage.name, self.root):  # look before what filled it is gone
+                    artifact = produce(folder)
+                    _write(artifact, folder, stage, key, inputs)
                 if entry.exists():
                     shutil.rmtree(entry)  # damaged: find() said so
                 entry.parent.mkdir(parents=True, exist_ok=True)

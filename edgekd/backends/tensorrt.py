@@ -132,10 +132,12 @@ class TensorRtRtx(TensorRt):
         wanted = target.options["compute_capabilities"]
         assert isinstance(wanted, tuple)
         names = ["SM" + each.replace(".", "") for each in wanted]
+        known = lib.ComputeCapability.__members__
         config.num_compute_capabilities = len(names)
         for index, name in enumerate(names):
-            if not config.set_compute_capability(getattr(lib.ComputeCapability, name), index):
-                raise BuildError(f"{self.name} does not build for compute capability {name}")
+            if name not in known or not config.set_compute_capability(known[name], index):
+                has = ", ".join(each for each in known if each.startswith("SM"))
+                raise BuildError(f"{self.name} does not build for {name}", f"it knows {has}")
         return "+".join("sm_" + name.removeprefix("SM") for name in names)
 
 
@@ -154,15 +156,20 @@ class TensorRtSession:
         self._max_batch = int(file.options["max_batch"])
         self.inputs = file.model_inputs
         self.outputs = file.model_outputs
-        self._memory: dict[str, int] = {}
-        self._stream = cuda.stream()
         for spec in (*self.inputs, *self.outputs):
             declared = types[engine.get_tensor_dtype(spec.name)]
             if declared != spec.dtype:
                 raise EngineIncompatible(f"{spec.name} of {spec.dtype}", declared)
-            size = int(np.prod([self._max_batch, *_fixed(spec)])) * np.dtype(spec.dtype).itemsize
-            self._memory[spec.name] = cuda.malloc(size)
-            self._context.set_tensor_address(spec.name, self._memory[spec.name])
+        self._memory: dict[str, int] = {}
+        self._stream = cuda.stream()
+        try:
+            for spec in (*self.inputs, *self.outputs):
+                items = int(np.prod([self._max_batch, *_fixed(spec)]))
+                self._memory[spec.name] = cuda.malloc(items * np.dtype(spec.dtype).itemsize)
+                context.set_tensor_address(spec.name, self._memory[spec.name])
+        except StageError:
+            self._release()
+            raise
 
     def run(self, feeds: Arrays) -> Arrays:
         """See ``Session.run``."""
@@ -195,6 +202,9 @@ class TensorRtSession:
         trace: TracebackType | None,
     ) -> None:
         del self._context, self._engine
+        self._release()
+
+    def _release(self) -> None:
         for pointer in self._memory.values():
             self._cuda.free(pointer)
         self._memory.clear()
@@ -214,12 +224,14 @@ def _profile(
     largest = target.options["max_batch"]
     for index in range(network.num_inputs):
         tensor: trt.ITensor = network.get_input(index)
-        rest = tuple(tensor.shape)[1:]
+        shape: Any = tensor.shape  # the stubs know Dims alone; the library gives and takes tuples
+        rest: Any = tuple(shape)[1:]
         if -1 in rest:
             raise BuildError(
-                f"input '{tensor.name}' leaves more than the batch free: {tuple(tensor.shape)}"
+                f"input '{tensor.name}' leaves more than the batch free: {tuple(shape)}"
             )
-        profile.set_shape(tensor.name, (1, *rest), (_OPT_BATCH, *rest), (largest, *rest))
+        sizes: list[Any] = [(batch, *rest) for batch in (1, _OPT_BATCH, largest)]
+        profile.set_shape(tensor.name, *sizes)
     return profile
 
 

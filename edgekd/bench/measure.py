@@ -19,15 +19,14 @@ from edgekd.artifacts import (
     Measurement,
     Measurements,
     Preprocessing,
-    Progress,
     TensorSpec,
-    silent,
 )
 from edgekd.backends.base import Arrays, find
 from edgekd.bench import host, load, stats
 from edgekd.data import Images, splits
 from edgekd.errors import BenchError
 from edgekd.preprocessing import normalise
+from edgekd.progress import Progress, silent
 from edgekd.recipe import BenchSettings
 
 SCENARIO = "single-stream"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.artifacts import CalibrationSet, Dataset, Progress, silent
+from edgekd.artifacts import CalibrationSet, Dataset
 from edgekd.data import Images, open_source, splits
 from edgekd.errors import CalibrationError
+from edgekd.progress import Progress, silent
 from edgekd.recipe import CalibrationSettings
 
 SCHEMA = 1

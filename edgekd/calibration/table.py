@@ -7,18 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.artifacts import (
-    CalibrationSet,
-    CalibrationTable,
-    Dataset,
-    OnnxModel,
-    Progress,
-    silent,
-)
+from edgekd.artifacts import CalibrationSet, CalibrationTable, Dataset, OnnxModel
 from edgekd.calibration import observers, sets
 from edgekd.data.batches import slices
 from edgekd.errors import CalibrationError
 from edgekd.preprocessing import normalise
+from edgekd.progress import Progress, silent
 from edgekd.recipe import CalibrationSettings
 
 _BATCH = 32

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from edgekd.artifacts import Progress
+from edgekd.progress import Progress
 
 _EVERY_S = 10.0
 

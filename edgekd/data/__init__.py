@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.artifacts import Progress, silent
 from edgekd.errors import RecipeError, near_matches
+from edgekd.progress import Progress, silent
 
 Images = npt.NDArray[np.uint8]
 """Shape (n, channels, height, width)."""

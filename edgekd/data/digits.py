@@ -6,10 +6,10 @@ import hashlib
 
 import numpy as np
 
-from edgekd.artifacts import Progress, silent
 from edgekd.data import Images, Labels
 from edgekd.data.splits import stratified
 from edgekd.errors import DataError
+from edgekd.progress import Progress, silent
 
 _TEST_SHARE = 0.25
 _TEST_SEED = 0

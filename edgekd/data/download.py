@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.request
 from pathlib import Path
 
-from edgekd.artifacts import Progress, silent
+from edgekd.progress import Progress, silent
 
 _CHUNK = 1 << 18
 _TIMEOUT_S = 30

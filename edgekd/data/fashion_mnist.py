@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.artifacts import Progress, silent
 from edgekd.data import Images, Labels
 from edgekd.errors import DataError
+from edgekd.progress import Progress, silent
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -117,7 +117,8 @@ def _download(name: str, searched: list[Path], progress: Progress) -> tuple[Path
     mirror = os.environ.get("EDGEKD_DATA_URL")
     mirrors = (f"{mirror.rstrip('/')}/fashion-mnist",) if mirror else MIRRORS
     target = _cache() / f"{name}.gz"
-    part = target.with_suffix(".part")
+    part = _cache() / f"{name}.part"
+    unchecked = _cache() / f"{name}.unchecked.gz"
     failures = []
     for each in mirrors:
         try:
@@ -126,11 +127,12 @@ def _download(name: str, searched: list[Path], progress: Progress) -> tuple[Path
             failures.append(f"{each}: {getattr(error, 'reason', error)}")
             continue
         try:
-            content = _checked(part.rename(part.with_suffix(".unchecked.gz")), name)
+            content = _checked(part.rename(unchecked), name)
         except DataError:
+            unchecked.unlink()
             failures.append(f"{each}: the file it sends is not the published one")
             continue
-        part.with_suffix(".unchecked.gz").rename(target)
+        unchecked.rename(target)
         return target, content
     raise DataError(
         f"Fashion-MNIST's {name}.gz is not in {', '.join(str(each) for each in searched)}, and"

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.artifacts import Dataset, Preprocessing, Progress, silent
+from edgekd.artifacts import Dataset, Preprocessing
 from edgekd.data import Images, Labels, Source, open_source
 from edgekd.errors import DataError
+from edgekd.progress import Progress, silent
 from edgekd.recipe import DataSettings
 
 Ids = npt.NDArray[np.int64]

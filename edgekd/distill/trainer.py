@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgekd import models
-from edgekd.artifacts import Checkpoint, Dataset, Preprocessing, Progress, silent
+from edgekd.artifacts import Checkpoint, Dataset, Preprocessing
 from edgekd.data import Images, splits
 from edgekd.data.batches import draw_view, slices
 from edgekd.data.splits import Samples
@@ -24,6 +24,7 @@ from edgekd.distill.teachers import Teacher, bf16_autocast
 from edgekd.errors import TrainError
 from edgekd.models import weights
 from edgekd.preprocessing import normalise
+from edgekd.progress import Progress, silent
 from edgekd.recipe import DistillSettings, TrainSettings
 
 _EVAL_BATCH = 500

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekd.artifacts import Progress, Report, silent
+from edgekd.artifacts import Report
+from edgekd.progress import Progress, silent
 from edgekd.report import charts
 from edgekd.report.summary import Findings, summarise
 
