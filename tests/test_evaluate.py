@@ -1,0 +1,130 @@
+"""Evaluation: intervals that hold, differences paired by sample, golden outputs that are given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from edgekd import targets
+from edgekd.artifacts import Checkpoint, Dataset, OnnxModel
+from edgekd.backends.base import build_engine, find
+from edgekd.data import splits
+from edgekd.errors import StageError
+from edgekd.evaluate import agreement, differences, evaluate, golden, paired, wilson
+from edgekd.preprocessing import normalise
+
+
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilsons_interval_is_scipys(pair: tuple[int, int]) -> None:
+    successes, n = pair
+    expected = binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    assert wilson(successes, n) == (
+        pytest.approx(expected.low, abs=1e-9),
+        pytest.approx(expected.high, abs=1e-9),
+    )
+
+
+def test_paired_differences_by_hand() -> None:
+    a = np.array([1, 1, 1, 0, 0, 1, 1, 1, 1, 1], bool)
+    b = np.array([1, 1, 0, 1, 0, 0, 1, 1, 1, 1], bool)
+    delta, low, high = paired(a, b)
+    assert delta == pytest.approx(10.0)  # gained two, lost one, of ten
+    # Agresti and Min with 2.5 and 1.5 of 12: (1 ± 1.96 · sqrt(4 - 1/12)) / 12
+    half = 1.959964 * np.sqrt(4 - 1 / 12)
+    assert (low, high) == (pytest.approx(100 * (1 - half) / 12), pytest.approx(100 * (1 + half) / 12))
+
+
+def test_no_difference_at_all_still_has_a_width() -> None:
+    same = np.ones(1000, bool)
+    delta, low, high = paired(same, same)
+    assert delta == 0
+    assert low < 0 < high
+
+
+def test_paired_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    held, trials = 0, 500
+    for _ in range(trials):
+        b = rng.random(2000) < 0.9
+        flip = rng.random(2000)
+        a = np.where(b, flip > 0.03, flip > 0.8)  # a is right at 0.9·0.97 + 0.1·0.2 = 0.893
+        _, low, high = paired(a, b)
+        held += low <= 100 * (0.893 - 0.9) <= high
+    assert held / trials >= 0.92
+
+
+def test_agreement_is_the_share_of_equal_classes() -> None:
+    a = np.array([[1.0, 0], [0, 1], [0, 1], [1, 0]], np.float32)
+    b = np.array([[9.0, 1], [9, 1], [1, 9], [9, 1]], np.float32)
+    assert agreement(a, b) == 75.0
+
+
+def test_an_engine_over_the_test_split(
+    checkpoint: Checkpoint, onnx_model: OnnxModel, dataset: Dataset, tmp_path: Path
+) -> None:
+    found = {}
+    for model, name in ((checkpoint, "torch"), (onnx_model, "onnxruntime-cpu")):
+        folder = tmp_path / name
+        folder.mkdir()
+        engine = build_engine(model, "teacher", targets.load(name), folder)
+        found[name] = evaluate(engine, dataset, found.get("torch"), folder)
+    torch, ort = found["torch"], found["onnxruntime-cpu"]
+    test = splits.read(dataset, "test")
+    outputs = np.load(ort.outputs)
+    assert outputs.shape == (len(test), 10)
+    assert ort.n == len(test)
+    assert ort.value == pytest.approx(100 * (outputs.argmax(1) == test.labels).mean())
+    assert ort.low < ort.value < ort.high
+    assert torch.agreement is None
+    assert ort.agreement == 100.0
+    delta = differences(torch, [ort], dataset, tmp_path)
+    assert delta.reference == "teacher/torch/fp32"
+    assert delta.deltas["teacher/onnxruntime-cpu/fp32"][0] == 0.0
+
+
+def test_outputs_that_are_not_finite_are_an_error(
+    onnx_model: OnnxModel, dataset: Dataset, tmp_path: Path
+) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(onnx_model.path)
+    bias = next(each for each in model.graph.initializer if each.name == "head.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full(10, np.inf, np.float32), "head.bias"))
+    path = tmp_path / "inf.onnx"
+    onnx.save(model, path)
+    (tmp_path / "e").mkdir()
+    engine = build_engine(
+        replace(onnx_model, path=path), "student", targets.load("onnxruntime-cpu"), tmp_path / "e"
+    )
+    with pytest.raises(StageError, match="gives outputs that are not finite"):
+        evaluate(engine, dataset, None, tmp_path)
+
+
+def test_golden_outputs_are_the_engines_own_or_emulated(
+    onnx_model: OnnxModel, dataset: Dataset, tmp_path: Path
+) -> None:
+    engines = []
+    for name in ("openvino-cpu", "tensorrt-rtx"):
+        folder = tmp_path / name
+        folder.mkdir()
+        engines.append(
+            (build_engine(onnx_model, "student", targets.load(name), folder), onnx_model)
+        )
+    found = golden(engines, dataset, tmp_path)
+    images = np.load(found.images)
+    assert images.dtype == np.uint8
+    x = normalise(images, dataset.preprocessing)
+    with find("openvino").open(engines[0][0]) as session:
+        expected = session.run({"image": x})["logits"]
+    ours = np.load(found.outputs["student/openvino-cpu/fp32"])
+    assert np.array_equal(ours, expected)
+    emulated = np.load(found.outputs["student/tensorrt-rtx/fp32"])
+    np.testing.assert_allclose(emulated, expected, atol=1e-3)
+    assert found.tolerances["student/openvino-cpu/fp32"] < found.tolerances["student/tensorrt-rtx/fp32"]
