@@ -29,7 +29,7 @@ from edgekd.progress import Progress, silent
 METRIC = "top1"
 _BATCH = 32
 _GOLDEN = 8
-_TOLERANCE = {"fp32": 1e-3, "int8": 0.05, "emulated": 0.05}
+_TOLERANCE = {"fp32": 1e-3, "int8": 0.03, "emulated": 0.05}
 """Of the largest logit. int8 rounds differently where kernels sum in another order, and a GPU
 multiplies fp32 in TF32."""
 _Z95 = 1.959963984540054

@@ -10,10 +10,10 @@ from typing import Any
 from edgekd import bundle as bundles
 from edgekd import targets as profiles
 from edgekd.artifacts import EngineFile, OnnxModel
-from edgekd.backends.base import build_engine, find
+from edgekd.backends.base import build_engine, find, refusal
 from edgekd.bench.measure import measure
 from edgekd.bundle import Bundle
-from edgekd.errors import BackendUnavailable, BundleError, near_matches
+from edgekd.errors import BundleError, near_matches
 from edgekd.progress import Watcher
 from edgekd.recipe import BenchSettings, BudgetSettings
 from edgekd.verdict import prefer, row
@@ -61,7 +61,7 @@ def bench_bundle(
         if found.devices:
             engines.append(bundle.engine(record))
         else:
-            refusals.append(BackendUnavailable(backend.name, backend.extra, found.reason))
+            refusals.append(refusal(backend, found))
     if not engines:
         raise refusals[0]
     runnable = sorted({each.target for each in engines})

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd import bundle as bundles
-from edgekd.backends.base import find
+from edgekd.backends.base import find, refusal
 from edgekd.bundle import Bundle
-from edgekd.errors import BackendUnavailable, BundleError, CorruptBundle, near_matches
+from edgekd.errors import BundleError, CorruptBundle, near_matches
 from edgekd.preprocessing import normalise
 
 
@@ -147,5 +147,5 @@ def load(
         found = backend.probe()
         if found.devices:
             return Engine(bundle, record, threads)
-        refusals.append(BackendUnavailable(backend.name, backend.extra, found.reason))
+        refusals.append(refusal(backend, found))
     raise refusals[0]

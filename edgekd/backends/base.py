@@ -126,6 +126,13 @@ def require(backend: Backend) -> None:
         raise BackendUnavailable(backend.name, backend.extra, "it is not installed")
 
 
+def refusal(backend: Backend, found: Availability) -> BackendUnavailable:
+    """Why a backend cannot run here, with what to install only where it is not installed."""
+    return BackendUnavailable(
+        backend.name, "" if found.installed else backend.extra, found.reason
+    )
+
+
 def usable_cores() -> int:
     """Processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):

@@ -41,7 +41,9 @@ class TensorRt:
             return Availability("", (), error.reason)
         try:
             gpu = Cuda(self.extra).gpu()
-        except (BackendUnavailable, StageError) as error:
+        except BackendUnavailable as error:
+            return Availability(version, (), error.reason)
+        except StageError as error:
             return Availability(version, (), error.message)
         return Availability(version, (gpu.sm,))
 

@@ -72,6 +72,9 @@ def _run(arguments: list[str] | None) -> int:
         result: Any = cli.main(arguments, prog_name="edgekd", standalone_mode=False)
     except EdgekdError as error:
         return _complain(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 2
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
