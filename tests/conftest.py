@@ -120,23 +120,18 @@ def onnx_model(
     return export(checkpoint, dataset, tmp_path_factory.mktemp("export"))
 
 
+def built_with(folder: Path) -> list[str]:
+    """The arguments of the build that tests share."""
+    recipe = str(ROOT / "recipes" / "digits.toml")
+    return ["build", recipe, "--out", str(folder), "--fps", "20", "--max-drop", "20"]
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A whole build of recipes/digits.toml: ``bundle``, ``store``, and what was printed."""
     folder = tmp_path_factory.mktemp("built")
     store = folder / "store"
-    result = run_cli(
-        "build",
-        ROOT / "recipes" / "digits.toml",
-        "--out",
-        folder,
-        "--fps",
-        "20",
-        "--max-drop",
-        "20",
-        "--json",
-        env={"EDGEKD_STORE": str(store)},
-    )
+    result = run_cli(*built_with(folder), "--json", env={"EDGEKD_STORE": str(store)})
     assert result.returncode == 0, result.stderr
     (folder / "stdout.json").write_text(result.stdout)
     (folder / "stderr.txt").write_text(result.stderr)

@@ -27,7 +27,13 @@ def test_every_file_but_the_manifest_is_hashed_and_nothing_else_is_there(bundle:
     there = {str(each.relative_to(bundle)) for each in bundle.rglob("*") if each.is_file()}
     assert there == {*opened.hashes(), "manifest.json"}
     opened.check()
-    assert {"student.onnx", "student.int8.onnx", "teacher.onnx", "report.html", "report.json"} <= there
+    assert {
+        "student.onnx",
+        "student.int8.onnx",
+        "teacher.onnx",
+        "report.html",
+        "report.json",
+    } <= there
 
 
 def test_the_manifest_says_what_the_engines_take_and_give(bundle: Path) -> None:
@@ -40,7 +46,15 @@ def test_the_manifest_says_what_the_engines_take_and_give(bundle: Path) -> None:
     for record in opened.engines:
         assert record["path"].startswith(f"engines/{record['target']}/")
         assert set(record) >= {
-            "target", "backend", "version", "precision", "device", "path", "bytes", "sha256", "executed",
+            "target",
+            "backend",
+            "version",
+            "precision",
+            "device",
+            "path",
+            "bytes",
+            "sha256",
+            "executed",
         }
     assert [each["executed"] for each in opened.engines] == [True] * 4 + [False] * 2
 
@@ -69,7 +83,9 @@ def test_a_changed_file_is_named(bundle: Path, name: str, fault: str) -> None:
 @pytest.mark.parametrize(
     "name", ["../outside", "/etc/passwd", "a/../../b", "engines/../../x", "..\\up", ""]
 )
-def test_a_path_out_of_the_bundle_is_refused_before_anything_is_read(bundle: Path, name: str) -> None:
+def test_a_path_out_of_the_bundle_is_refused_before_anything_is_read(
+    bundle: Path, name: str
+) -> None:
     _manifest(bundle, lambda manifest: manifest["files"].update({name: [0, "0"]}))
     with pytest.raises(CorruptBundle, match="outside the bundle"):
         read(bundle)
@@ -107,15 +123,31 @@ def test_versions_a_newer_minor_is_read_and_a_newer_major_refused(bundle: Path) 
         read(bundle)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": "x"}', "\x00\x01", '{"schema": "1.0"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"schema": "x"}', "\x00\x01", '{"schema": "1.0"}']
+)
 def test_a_manifest_that_is_none(bundle: Path, text: str) -> None:
     (bundle / "manifest.json").write_text(text)
     with pytest.raises(CorruptBundle):
         read(bundle)
 
 
-@given(st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["schema", "files", "engines", "inputs", "path", "parts"]), inner, max_size=4)))
-def test_no_manifest_makes_anything_but_our_errors(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["schema", "files", "engines", "inputs", "path", "parts"]),
+                inner,
+                max_size=4,
+            )
+        ),
+    )
+)
+def test_no_manifest_makes_anything_but_our_errors(
+    tmp_path_factory: pytest.TempPathFactory, value: Any
+) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "manifest.json").write_text(json.dumps(value))
     with pytest.raises(BundleError):
@@ -126,7 +158,10 @@ def test_writing_replaces_a_bundle_in_one_step_and_nothing_else(tmp_path: Path) 
     content = tmp_path / "content"
     content.write_text("one")
     manifest = {
-        "engines": [], "inputs": [], "outputs": [], "labels": [],
+        "engines": [],
+        "inputs": [],
+        "outputs": [],
+        "labels": [],
         "preprocessing": {"mean": [0.0], "std": [1.0], "layout": "NCHW"},
     }
     target = tmp_path / "out" / "x.edgekd"

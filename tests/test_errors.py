@@ -15,7 +15,9 @@ def _drawn() -> dict[str, tuple[str, int | None]]:
     tree: dict[str, tuple[str, int | None]] = {}
     path: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
-        found = re.match(r"^(    [│├└─ ]*)(\w+(?:Error|Unavailable|Incompatible|Bundle))\s+(\d)?", line + " ")
+        found = re.match(
+            r"^(    [│├└─ ]*)(\w+(?:Error|Unavailable|Incompatible|Bundle))\s+(\d)?", line + " "
+        )
         if not found:
             continue
         depth = len(found[1])

@@ -37,7 +37,10 @@ def test_paired_differences_by_hand() -> None:
     assert delta == pytest.approx(10.0)  # gained two, lost one, of ten
     # Agresti and Min with 2.5 and 1.5 of 12: (1 ± 1.96 · sqrt(4 - 1/12)) / 12
     half = 1.959964 * np.sqrt(4 - 1 / 12)
-    assert (low, high) == (pytest.approx(100 * (1 - half) / 12), pytest.approx(100 * (1 + half) / 12))
+    assert (low, high) == (
+        pytest.approx(100 * (1 - half) / 12),
+        pytest.approx(100 * (1 + half) / 12),
+    )
 
 
 def test_no_difference_at_all_still_has_a_width() -> None:
@@ -127,4 +130,7 @@ def test_golden_outputs_are_the_engines_own_or_emulated(
     assert np.array_equal(ours, expected)
     emulated = np.load(found.outputs["student/tensorrt-rtx/fp32"])
     np.testing.assert_allclose(emulated, expected, atol=1e-3)
-    assert found.tolerances["student/openvino-cpu/fp32"] < found.tolerances["student/tensorrt-rtx/fp32"]
+    assert (
+        found.tolerances["student/openvino-cpu/fp32"]
+        < found.tolerances["student/tensorrt-rtx/fp32"]
+    )

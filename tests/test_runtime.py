@@ -23,7 +23,9 @@ def test_the_golden_outputs_are_given(bundle: Path) -> None:
         with edgekd.load(bundle, record["target"], record["precision"]) as engine:
             assert (engine.target, engine.precision) == (record["target"], record["precision"])
             found = engine(opened.golden_images())
-            np.testing.assert_allclose(found, opened.golden_outputs(record), atol=record["tolerance"])
+            np.testing.assert_allclose(
+                found, opened.golden_outputs(record), atol=record["tolerance"]
+            )
             assert engine.check_golden() <= record["tolerance"]
 
 
@@ -76,7 +78,10 @@ def test_outputs_that_are_not_the_golden_ones_are_told(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["preprocessing"]["mean"] = [0.9]
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    with edgekd.load(bundle) as engine, pytest.raises(CorruptBundle, match="differs from the golden"):
+    with (
+        edgekd.load(bundle) as engine,
+        pytest.raises(CorruptBundle, match="differs from the golden"),
+    ):
         engine.check_golden()
 
 
@@ -102,7 +107,8 @@ def test_an_engine_that_cannot_run_here_is_told_and_passed_over(bundle: Path) ->
 
 _LEAN = """
 import sys
-for name in ("torch", "onnx", "onnxscript", "pydantic", "openvino", "rich", "click", "sklearn", "matplotlib", "scipy"):
+absent = "torch onnx onnxscript pydantic openvino rich click sklearn matplotlib scipy"
+for name in absent.split():
     sys.modules[name] = None
 import numpy as np
 import edgekd

@@ -104,7 +104,9 @@ def test_a_stage_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "tmp").iterdir())
 
 
-@pytest.mark.parametrize("fault", ["changed", "removed", "record", "record is not JSON", "no record"])
+@pytest.mark.parametrize(
+    "fault", ["changed", "removed", "record", "record is not JSON", "no record"]
+)
 def test_a_damaged_entry_is_told_and_made_again(tmp_path: Path, fault: str) -> None:
     warnings: list[str] = []
     store = Store(tmp_path, warnings.append)
@@ -226,7 +228,11 @@ def test_other_errors_are_bugs_and_pass(tmp_path: Path) -> None:
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 

@@ -50,7 +50,10 @@ def test_the_worst_of_the_limits_decides(
 
 def test_reasons_hold_the_figure_its_interval_and_the_limit() -> None:
     latency, drop = judge(line(), BudgetSettings(fps=500, max_drop=2))["reasons"]
-    assert "p99 latency of onnxruntime-cpu/int8 is 2 ms [1.9, 2.1]; 500 frames a second allow 2 ms" in latency
+    assert (
+        "p99 latency of onnxruntime-cpu/int8 is 2 ms [1.9, 2.1]; 500 frames a second allow 2 ms"
+        in latency
+    )
     assert "90.00 %, -1.00 points [-1.50, -0.50] to the teacher; a drop of 2 is allowed" in drop
 
 
@@ -60,7 +63,9 @@ def test_the_fastest_is_preferred_whatever_its_precision() -> None:
 
 
 def test_one_that_meets_the_budget_comes_before_a_faster_one_that_does_not() -> None:
-    fast = line("student/openvino-cpu/int8", latency_ns={"p50": 1, "p99": 2}, to_teacher=(-9, -9, -9))
+    fast = line(
+        "student/openvino-cpu/int8", latency_ns={"p50": 1, "p99": 2}, to_teacher=(-9, -9, -9)
+    )
     name, verdict = prefer([fast, line()], BudgetSettings(max_drop=2))
     assert name == line()["name"]
     assert verdict["status"] == "pass"

@@ -128,9 +128,7 @@ def require(backend: Backend) -> None:
 
 def refusal(backend: Backend, found: Availability) -> BackendUnavailable:
     """Why a backend cannot run here, with what to install only where it is not installed."""
-    return BackendUnavailable(
-        backend.name, "" if found.installed else backend.extra, found.reason
-    )
+    return BackendUnavailable(backend.name, "" if found.installed else backend.extra, found.reason)
 
 
 def usable_cores() -> int:

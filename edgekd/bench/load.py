@@ -73,18 +73,20 @@ def interleaved(
 ) -> list[Timings]:
     """Times sessions in turn, so that a change of the machine's speed meets all of them.
 
-    Each of ``blocks`` rounds visits every session in a fresh random order and times
-    ``calls / blocks`` calls there, or as many as fit into its share of ``limit_ns``. One block
-    before the first is warm-up and is not kept.
+    Each of ``blocks`` rounds visits every session in a fresh random order and times its share
+    of ``calls`` there, or as many as fit into its share of ``limit_ns``. One block before the
+    first is warm-up and is not kept.
     """
     timings = [Timings() for _ in sessions]
     rng = np.random.default_rng(seed)
-    share = -(-calls // blocks)
+    blocks = min(blocks, calls)
+    bounds = [calls * done // blocks for done in range(blocks + 1)]
     with quiet_collector():
         for session in sessions:
-            closed_loop(session, feeds, share, limit_ns // blocks)
+            closed_loop(session, feeds, bounds[1], limit_ns // blocks)
         begin = perf_counter_ns()
         for done in range(blocks):
+            share = bounds[done + 1] - bounds[done]
             for index in rng.permutation(len(sessions)):
                 starts, latencies = closed_loop(sessions[index], feeds, share, limit_ns // blocks)
                 timings[index].starts_ns.append(starts - begin)

@@ -70,7 +70,9 @@ def _one_node(tmp_path: Path, operator: str, shape: list[int | str]) -> OnnxMode
         [helper.make_tensor_value_info("logits", 1, None)],
     )
     path = tmp_path / "m.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path
+    )
     spec = TensorSpec("image", "float32", tuple(shape))
     return OnnxModel(path=path, opset=18, model_inputs=(spec,), model_outputs=(), parity=0.0)
 
@@ -87,7 +89,9 @@ def test_more_than_the_batch_left_free_is_an_error(tmp_path: Path) -> None:
         build_engine(model, "student", RTX, tmp_path)
 
 
-def test_a_capability_that_the_library_lacks_is_named(onnx_model: OnnxModel, tmp_path: Path) -> None:
+def test_a_capability_that_the_library_lacks_is_named(
+    onnx_model: OnnxModel, tmp_path: Path
+) -> None:
     target = replace(RTX, options={**RTX.options, "compute_capabilities": ("3.5",)})
     with pytest.raises(BuildError, match=r"does not build for SM35: it knows .*SM86"):
         build_engine(onnx_model, "student", target, tmp_path)
@@ -335,6 +339,8 @@ def test_copies_name_their_direction_size_and_stream(monkeypatch: pytest.MonkeyP
 
 def test_without_cuda_python_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "cuda.bindings", None)
-    with pytest.raises(BackendUnavailable, match=r"cuda-python is not installed.*edgekd\[tensorrt\]"):
+    with pytest.raises(
+        BackendUnavailable, match=r"cuda-python is not installed.*edgekd\[tensorrt\]"
+    ):
         Cuda("tensorrt")
     assert cuda_module.__doc__

@@ -18,7 +18,6 @@ import pytest
 
 from tests.conftest import ROOT
 
-
 BACKEND = ROOT / "edgekd" / "backends" / "tensorrt.py"
 
 
@@ -47,7 +46,17 @@ def test_every_call_exists_in_tensorrt_10_with_these_arguments(stubs: Path, tmp_
         "[mypy-cuda.*,tensorrt_libs.*]\nignore_missing_imports = True\n"
     )
     result = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file", config, "--cache-dir", tmp_path / "cache", BACKEND, wrong],
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--config-file",
+            config,
+            "--cache-dir",
+            tmp_path / "cache",
+            BACKEND,
+            wrong,
+        ],
         capture_output=True,
         text=True,
         env={**os.environ, "MYPYPATH": str(stubs)},

@@ -19,7 +19,9 @@ class Planted:
     inputs = ()
     outputs = ()
 
-    def __init__(self, times_us: Iterator[float], log: list[str] | None = None, name: str = "") -> None:
+    def __init__(
+        self, times_us: Iterator[float], log: list[str] | None = None, name: str = ""
+    ) -> None:
         self.times, self.fed, self.log, self.name = times_us, [], log, name  # type: ignore[var-annotated]
 
     def run(self, feeds: Arrays) -> Arrays:
@@ -93,6 +95,14 @@ def test_sessions_take_turns_in_a_random_order_after_a_warm_up_that_is_not_kept(
     for each in timings:
         assert each.spent_ns == sum(int(block.sum()) for block in each.latencies_ns)
         assert (np.diff(np.concatenate(each.starts_ns)) > 0).all()
+
+
+@pytest.mark.parametrize("calls", [1, 7, 10, 52])
+def test_as_many_calls_are_timed_as_were_asked_for(calls: int) -> None:
+    timings = interleaved(
+        [Planted(constant(0))], feeds(1), calls=calls, blocks=10, limit_ns=10**10, seed=0
+    )
+    assert timings[0].count == calls
 
 
 def test_throughput_counts_items() -> None:

@@ -34,11 +34,17 @@ def engines(
     ]
 
 
-def test_everything_is_recorded(engines: list[EngineFile], dataset: Dataset, tmp_path: Path) -> None:
+def test_everything_is_recorded(
+    engines: list[EngineFile], dataset: Dataset, tmp_path: Path
+) -> None:
     seen: list[tuple[int, int, str]] = []
     found = bench(engines, dataset, SETTINGS, tmp_path, lambda *each: seen.append(each))
     assert [each.engine for each in found.items] == [each.name for each in engines]
-    assert (found.scenario, found.threads, found.clock) == ("single-stream", 1, "time.perf_counter_ns")
+    assert (found.scenario, found.threads, found.clock) == (
+        "single-stream",
+        1,
+        "time.perf_counter_ns",
+    )
     assert found.host["cpu"]
     assert seen[-1][0] == seen[-1][1]
     for each in found.items:

@@ -35,7 +35,9 @@ def test_a_summary_is_ordered_and_keeps_the_worst(latencies: np.ndarray) -> None
 def test_the_fewest_samples_are_mlperfs(share: float, n: int) -> None:
     assert fewest(share) == n
     # As a statement on the binomial distribution: at most 1 % that fewer than two lie above.
-    assert scipy_stats.binom.cdf(1, n, 1 - share) <= 0.01 < scipy_stats.binom.cdf(1, n - 1, 1 - share)
+    assert (
+        scipy_stats.binom.cdf(1, n, 1 - share) <= 0.01 < scipy_stats.binom.cdf(1, n - 1, 1 - share)
+    )
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])

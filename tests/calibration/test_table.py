@@ -28,7 +28,12 @@ def test_ranges_are_those_of_all_samples_at_once(
     assert (table.method, table.samples, table.set_sha256) == ("minmax", 70, chosen.sha256)
     # Independently: every tensor as an output, one batch of all 70 images.
     model = onnx.shape_inference.infer_shapes(onnx.load(onnx_model.path))
-    values = [each.name for node in model.graph.node for each in model.graph.value_info if each.name in node.output]
+    values = [
+        each.name
+        for node in model.graph.node
+        for each in model.graph.value_info
+        if each.name in node.output
+    ]
     del model.graph.output[:]
     model.graph.output.extend(each for each in model.graph.value_info if each.name in values)
     x = normalise(sets.images(chosen, dataset), dataset.preprocessing)
@@ -68,7 +73,9 @@ def test_nan_is_named_by_its_tensor(dataset: Dataset, tmp_path: Path) -> None:
         [numpy_helper.from_array(np.array(1e3, np.float32), "big")],
     )
     path = tmp_path / "m.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path
+    )
     chosen = sets.choose(dataset, MINMAX, tmp_path)
     spec = TensorSpec("image", "float32", ("batch", 1, 8, 8))
     model = OnnxModel(path=path, opset=18, model_inputs=(spec,), model_outputs=(), parity=0.0)

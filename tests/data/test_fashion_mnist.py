@@ -1,4 +1,4 @@
-"""Fashion-MNIST: where it is looked for, what is refused, and the real download against a server here."""
+"""Fashion-MNIST: where it is sought, what is refused, and a real download from a server here."""
 
 from __future__ import annotations
 
@@ -133,7 +133,13 @@ def test_without_a_network_the_places_and_the_mend_are_named(
     with pytest.raises(DataError) as caught:
         FashionMnist().read("train")
     text = str(caught.value)
-    for word in ("no-debian", str(nowhere), "Connection refused", "dataset-fashion-mnist", "EDGEKD_DATA"):
+    for word in (
+        "no-debian",
+        str(nowhere),
+        "Connection refused",
+        "dataset-fashion-mnist",
+        "EDGEKD_DATA",
+    ):
         assert word in text
 
 

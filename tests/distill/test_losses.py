@@ -22,9 +22,15 @@ def _kl(student: np.ndarray, teacher: np.ndarray, temperature: float) -> float:
 
 
 @given(
-    st.integers(1, 8), st.integers(1, 12), st.floats(0.5, 20), st.integers(0, 100), st.floats(0.1, 8)
+    st.integers(1, 8),
+    st.integers(1, 12),
+    st.floats(0.5, 20),
+    st.integers(0, 100),
+    st.floats(0.1, 8),
 )
-def test_kl_is_the_formula(n: int, classes: int, temperature: float, seed: int, size: float) -> None:
+def test_kl_is_the_formula(
+    n: int, classes: int, temperature: float, seed: int, size: float
+) -> None:
     student, teacher = size * np.random.default_rng(seed).normal(size=(2, n, classes))
     found = kl(torch.from_numpy(student), torch.from_numpy(teacher), temperature).item()
     assert found == pytest.approx(_kl(student, teacher, temperature), rel=1e-3, abs=1e-4)

@@ -80,7 +80,10 @@ def test_the_teachers_file_is_as_it_was_and_its_voice_is_heard(
     assert teacher.weights.read_bytes() == before
     assert student.history is not None
     assert set(json.loads(student.history.read_text())[0]) == {
-        "epoch", "ce", "kl", "validation_top1",
+        "epoch",
+        "ce",
+        "kl",
+        "validation_top1",
     }
     assert student.metrics["validation_top1"] > 30  # learnt without seeing one label
 
@@ -95,7 +98,9 @@ def test_progress_reaches_the_end(dataset: Dataset, tmp_path: Path) -> None:
 
 def test_a_loss_that_explodes_is_named(dataset: Dataset, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"learning_rate": 1e20, "warmup": 0.0})
-    with pytest.raises(TrainError, match=r"the loss of dscnn-s is .* in epoch \d+, batch \d+: lower"):
+    with pytest.raises(
+        TrainError, match=r"the loss of dscnn-s is .* in epoch \d+, batch \d+: lower"
+    ):
         train(dataset, "dscnn-s", settings, tmp_path)
 
 

@@ -31,7 +31,10 @@ def test_what_is_saved_is_loaded(checkpoint: Checkpoint, tmp_path: Path) -> None
     [
         (lambda state: state.pop("head.bias"), "miss 'head.bias'"),
         (lambda state: state.update(extra=torch.zeros(1)), "hold the unknown 'extra'"),
-        (lambda state: state.update({"head.bias": torch.zeros(3)}), "another shape for 'head.bias'"),
+        (
+            lambda state: state.update({"head.bias": torch.zeros(3)}),
+            "another shape for 'head.bias'",
+        ),
         (lambda state: state.clear(), "and .* more"),
     ],
 )

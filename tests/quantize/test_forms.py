@@ -19,7 +19,9 @@ def _round_trip(x: np.ndarray, scale: Scale) -> np.ndarray:
 
 
 @given(bounds)
-def test_tensorrts_form_is_symmetric_with_a_positive_normal_scale(pair: tuple[float, float]) -> None:
+def test_tensorrts_form_is_symmetric_with_a_positive_normal_scale(
+    pair: tuple[float, float],
+) -> None:
     scale = symmetric_int8(*pair)
     assert (scale.zero_point, scale.dtype) == (0, "int8")
     assert np.float32(scale.scale) >= np.finfo(np.float32).tiny
@@ -48,10 +50,10 @@ def test_a_tensor_of_zeros_gets_a_scale_that_is_no_zero() -> None:
         assert form.activation(0.0, 1e-44).scale > 1e-3
 
 
-@given(
-    arrays(np.float32, (4, 3, 2), elements=st.floats(-1e3, 1e3, width=32)), st.integers(-3, 2)
-)
-def test_weights_have_one_scale_a_channel_that_reaches_the_largest(w: np.ndarray, axis: int) -> None:
+@given(arrays(np.float32, (4, 3, 2), elements=st.floats(-1e3, 1e3, width=32)), st.integers(-3, 2))
+def test_weights_have_one_scale_a_channel_that_reaches_the_largest(
+    w: np.ndarray, axis: int
+) -> None:
     scales = weight_scales(w, axis)
     assert scales.shape == (w.shape[axis],)
     assert scales.dtype == np.float32

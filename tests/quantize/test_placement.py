@@ -59,14 +59,24 @@ def test_the_cpu_form_quantises_both_inputs_of_the_sum() -> None:
 
 def test_of_two_convolutions_the_later_one_is_fused_with_the_sum() -> None:
     shortcut = (("Conv", "x w1", "a"), ("Conv", "x w2", "b"), ("Add", "a b", "c"))
-    assert read_through_qdq(graph(*shortcut, constants=("w1", "w2")), "s8s8") == {"a<x", "b<x", "c<a"}
+    assert read_through_qdq(graph(*shortcut, constants=("w1", "w2")), "s8s8") == {
+        "a<x",
+        "b<x",
+        "c<a",
+    }
     swapped = (("Conv", "x w1", "a"), ("Conv", "x w2", "b"), ("Add", "b a", "c"))
-    assert read_through_qdq(graph(*swapped, constants=("w1", "w2")), "s8s8") == {"a<x", "b<x", "c<a"}
+    assert read_through_qdq(graph(*swapped, constants=("w1", "w2")), "s8s8") == {
+        "a<x",
+        "b<x",
+        "c<a",
+    }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_outputs_of_products_and_activations_stay_as_they_are(form: str) -> None:
-    found = read_through_qdq(graph(("Conv", "x w", "a"), ("Relu", "a", "b"), constants=("w",)), form)
+    found = read_through_qdq(
+        graph(("Conv", "x w", "a"), ("Relu", "a", "b"), constants=("w",)), form
+    )
     assert found == {"a<x"}
 
 

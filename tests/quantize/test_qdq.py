@@ -114,7 +114,9 @@ def test_fusion_in_onnx_runtime_moves_the_twin_by_rounding_alone(
     assert _sqnr(plain, fused) > 30
 
 
-def test_weights_shrink_to_a_quarter(quantized: dict[str, QuantizedModel], onnx_model: OnnxModel) -> None:
+def test_weights_shrink_to_a_quarter(
+    quantized: dict[str, QuantizedModel], onnx_model: OnnxModel
+) -> None:
     for each in quantized.values():
         assert each.path.stat().st_size < 0.4 * onnx_model.path.stat().st_size
 
@@ -140,7 +142,9 @@ def test_a_bias_that_would_overflow_int32_widens_its_weights_scale(tmp_path: Pat
         [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
     )
     path = tmp_path / "m.onnx"
-    onnx.save(helper.make_model(found, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    onnx.save(
+        helper.make_model(found, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path
+    )
     model = OnnxModel(path=path, opset=18, model_inputs=(), model_outputs=(), parity=0.0)
     ranges = {"image": (0.0, 1.0), "logits": (0.0, 1e3)}
     table = CalibrationTable(method="minmax", ranges=ranges, set_sha256="", samples=1)
