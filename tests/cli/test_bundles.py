@@ -1,0 +1,199 @@
+"""The commands that take a bundle: ``bench``, ``report``, ``run``, ``verify``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekd.bundle import read
+from tests.conftest import assert_one_line, run_cli
+
+FEW = ("--samples", "700")  # enough to tell p99
+
+
+def _json(*arguments: str | Path, code: int = 0) -> Any:
+    result = run_cli(*arguments, "--json")
+    assert result.returncode == code, result.stderr
+    return json.loads(result.stdout)
+
+
+# bench
+
+
+def test_bench_measures_every_engine_that_runs_here_and_the_teacher(built: dict[str, Path]) -> None:
+    arguments = ("bench", built["bundle"], *FEW, "--fps", "20", "--against", "teacher")
+    found = _json(*arguments)
+    names = [each["name"] for each in found["engines"]]
+    assert sorted(names) == [
+        "student/onnxruntime-cpu/fp32",
+        "student/onnxruntime-cpu/int8",
+        "student/openvino-cpu/fp32",
+        "student/openvino-cpu/int8",
+        "teacher/onnxruntime-cpu/fp32",
+        "teacher/openvino-cpu/fp32",
+    ]
+    for each in found["engines"]:
+        assert each["samples"] == 700
+        assert 0 < each["latency_ns"]["p50"] <= each["latency_ns"]["p99"]
+        assert each["speedup_vs_teacher"] > 0
+    assert found["preferred"].startswith("student/")
+    assert found["verdict"]["status"] == "pass"
+
+
+def test_bench_takes_the_bundle_s_own_budget_and_tells_a_miss(built: dict[str, Path]) -> None:
+    target = ("--target", "onnxruntime-cpu")
+    assert _json("bench", built["bundle"], *target, *FEW, code=0)["budget"]["fps"] == 20
+    assert run_cli("bench", built["bundle"], *target, "--fps", "1e7").returncode == 1
+    few = run_cli("bench", built["bundle"], *target, "--samples", "9", "--fps", "1")
+    assert few.returncode == 5
+    assert few.stdout.endswith("INSUFFICIENT\n")
+
+
+def test_bench_of_a_target_that_is_not_in_the_bundle(built: dict[str, Path]) -> None:
+    result = run_cli("bench", built["bundle"], "--target", "onnxruntime")
+    assert_one_line(result, 2, "no engine for target 'onnxruntime'", "'onnxruntime-cpu'")
+
+
+def test_bench_of_a_target_that_cannot_run_here(built: dict[str, Path]) -> None:
+    from edgekd.backends.base import find
+
+    if find("tensorrt-rtx").probe().devices:
+        pytest.skip("it can")
+    result = run_cli("bench", built["bundle"], "--target", "tensorrt-rtx")
+    assert_one_line(result, 3, "tensorrt-rtx is unavailable")
+
+
+def test_bench_leaves_the_bundle_as_it_is(built: dict[str, Path]) -> None:
+    read(built["bundle"]).check()
+
+
+# report
+
+
+def test_report_prints_the_verdict_and_draws_the_same_page(
+    built: dict[str, Path], tmp_path: Path
+) -> None:
+    page = tmp_path / "r.html"
+    result = run_cli("report", built["bundle"], "-o", page)
+    assert result.returncode == 0
+    assert f"PASS  {page}" in result.stdout
+    assert "student/openvino-cpu/int8" in result.stdout
+    assert "built, not executed" in result.stdout
+    assert page.read_bytes() == (built["bundle"] / "report.html").read_bytes()
+    whole = json.loads((built["bundle"] / "report.json").read_text())
+    assert _json("report", built["bundle"]) == whole
+
+
+def test_report_into_a_folder_that_is_not_there(built: dict[str, Path], tmp_path: Path) -> None:
+    result = run_cli("report", built["bundle"], "-o", tmp_path / "none" / "r.html")
+    assert_one_line(result, 2, "r.html: cannot be written: No such file or directory")
+
+
+# run
+
+
+def test_run_on_arrays_and_pictures(built: dict[str, Path], tmp_path: Path) -> None:
+    bundle = read(built["bundle"])
+    images = bundle.golden_images()
+    expected = bundle.golden_outputs(bundle.engines[0]).argmax(1)
+    np.save(tmp_path / "all.npy", images)
+    Image.fromarray(images[0, 0]).save(tmp_path / "first.png")
+    found = _json("run", built["bundle"], tmp_path / "all.npy", tmp_path / "first.png")
+    labels = [bundle.classes[each] for each in expected]
+    assert [each["label"] for each in found["results"]] == [*labels, labels[0]]
+    assert all(0.1 <= each["share"] <= 1 for each in found["results"])
+    text = run_cli("run", built["bundle"], tmp_path / "first.png").stdout
+    assert text.startswith(f"{tmp_path / 'first.png'}: {labels[0]} (")
+
+
+def test_run_with_one_target_and_precision(built: dict[str, Path], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", read(built["bundle"]).golden_images())
+    choice = ("--target", "openvino-cpu", "--precision", "int8")
+    found = _json("run", built["bundle"], tmp_path / "x.npy", *choice)
+    assert (found["target"], found["precision"]) == ("openvino-cpu", "int8")
+
+
+def test_run_on_what_is_no_image(built: dict[str, Path], tmp_path: Path) -> None:
+    cases: dict[str, tuple[bytes, str]] = {
+        "torn.png": (b"\x89PNG\r\n\x1a\n\0\0", "it is no image, or a damaged one"),
+        "text.npy": (b"hello", "cannot be read as .npy"),
+        "empty.npy": (b"", "cannot be read as .npy"),
+    }
+    for name, (content, words) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        assert_one_line(run_cli("run", built["bundle"], tmp_path / name), 4, name, words)
+    assert_one_line(
+        run_cli("run", built["bundle"], tmp_path / "none.png"), 4, "No such file or directory"
+    )
+
+
+def test_run_on_a_pickle_does_not_open_it(built: dict[str, Path], tmp_path: Path) -> None:
+    np.save(tmp_path / "evil.npy", np.array([print], object), allow_pickle=True)
+    result = run_cli("run", built["bundle"], tmp_path / "evil.npy")
+    assert_one_line(result, 4, "evil.npy cannot be read as .npy")
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((28, 28), np.uint8), "expected (n, 1×8×8) or (1×8×8)"),
+        (np.zeros((8, 8), np.float64), "float64: give uint8 pixels or float32 inputs"),
+    ],
+)
+def test_run_on_another_size_or_type(
+    built: dict[str, Path], tmp_path: Path, array: np.ndarray[Any, Any], words: str
+) -> None:
+    np.save(tmp_path / "x.npy", array)
+    assert_one_line(run_cli("run", built["bundle"], tmp_path / "x.npy"), 4, "x.npy", words)
+
+
+# verify
+
+
+def test_verify_runs_the_golden_images(built: dict[str, Path]) -> None:
+    found = _json("verify", built["bundle"])
+    executed = [each for each in found["engines"] if each["executed"]]
+    assert len(found["engines"]) == 6
+    assert len(executed) >= 4
+    for each in executed:
+        assert 0 <= each["difference"] <= each["allowed"]
+    text = run_cli("verify", built["bundle"]).stdout
+    assert "files are what the manifest says" in text
+    assert "golden outputs given" in text
+
+
+def test_verify_finds_one_changed_byte_in_any_file(bundle: Path) -> None:
+    for name in [*read(bundle).hashes()]:
+        path = bundle / name
+        whole = path.read_bytes()
+        changed = bytearray(whole)
+        changed[len(changed) // 2] ^= 1
+        path.write_bytes(changed)
+        if name in {"student.onnx", "report.html"} or name.endswith("int8.onnx"):
+            result = run_cli("verify", bundle)
+            assert_one_line(result, 4, f"{name} is not the file that the manifest names", "copy")
+        else:  # the same check, without a process for each
+            with pytest.raises(Exception, match="is not the file that the manifest names"):
+                read(bundle).check()
+        path.write_bytes(whole)
+    read(bundle).check()
+
+
+def test_a_changed_engine_is_never_opened(bundle: Path, tmp_path: Path) -> None:
+    best = read(bundle).engines[0]
+    path = bundle / best["path"]
+    path.write_bytes(path.read_bytes() + b"\0")
+    np.save(tmp_path / "x.npy", np.zeros((8, 8), np.uint8))
+    for command in (["run", bundle, tmp_path / "x.npy"], ["bench", bundle]):
+        assert_one_line(run_cli(*command), 4, path.name, "is not the file")
+
+
+def test_a_missing_file(bundle: Path) -> None:
+    shutil.rmtree(bundle / "golden")
+    assert_one_line(run_cli("verify", bundle), 4, "golden", "is missing")

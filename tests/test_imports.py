@@ -1,0 +1,143 @@
+"""Who imports whom: between our layers, and from us to other people's libraries."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "edgekd"
+
+# Every library but the standard one, and where in the package it may be imported.
+MAY_IMPORT = {
+    "numpy": ["*"],
+    "pydantic": ["recipe.py"],
+    "click": ["cli/*"],
+    "rich": ["cli/*"],
+    "PIL": ["cli/run.py"],
+    "jinja2": ["report/*"],
+    "matplotlib": ["report/*"],
+    "filelock": ["store.py"],
+    "platformdirs": ["store.py", "data/fashion_mnist.py"],
+    "sklearn": ["data/digits.py"],
+    "safetensors": ["models/weights.py"],
+    "torch": ["models/*", "distill/*", "export.py", "backends/torch_eager.py"],
+    "onnx": ["calibration/*", "quantize/*"],
+    "onnxruntime": ["backends/ort.py", "calibration/table.py"],
+    "openvino": ["backends/openvino.py"],
+    "tensorrt": ["backends/tensorrt.py"],
+    "cuda": ["backends/cuda.py"],
+}
+
+# Files that are nothing without torch, so that they import it at the top.
+NEED_TORCH = {
+    "edgekd.distill.losses",
+    "edgekd.distill.teachers",
+    "edgekd.distill.trainer",
+    "edgekd.models.dscnn",
+    "edgekd.models.resnet",
+}
+
+OPTIONAL = [
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "openvino",
+    "tensorrt",
+    "tensorrt_rtx",
+    "cuda",
+    "pycuda",
+    "sklearn",
+    "scipy",
+    "safetensors",
+    "jinja2",
+    "matplotlib",
+    "PIL",
+]
+
+
+def _imported(path: Path) -> set[str]:
+    """The top-level packages that a file imports, at its top or in a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {each.name.split(".")[0] for each in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"edgekd"}
+
+
+def test_layers() -> None:
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+def test_a_library_is_imported_only_where_it_belongs() -> None:
+    strays = defaultdict(list)
+    for path in PACKAGE.rglob("*.py"):
+        inside = path.relative_to(PACKAGE)
+        for name in _imported(path):
+            if not any(inside.match(where) for where in MAY_IMPORT.get(name, [])):
+                strays[name].append(str(inside))
+    assert not strays
+
+
+_BARE = """
+import json, pkgutil, sys
+from importlib import import_module
+for name in sys.argv[1].split():
+    sys.modules[name] = None
+import edgekd
+failed = {}
+for module in pkgutil.walk_packages(edgekd.__path__, "edgekd."):
+    if module.name == "edgekd.__main__":
+        continue
+    try:
+        import_module(module.name)
+    except ImportError as error:
+        failed[module.name] = str(error)
+print(json.dumps(failed))
+"""
+
+
+def test_every_module_can_be_imported_without_any_optional_library() -> None:
+    command = [sys.executable, "-c", _BARE, " ".join(OPTIONAL)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    failed = json.loads(result.stdout)
+    assert failed.keys() == NEED_TORCH
+    assert all("torch" in each for each in failed.values())
+
+
+_LOADED = """
+import sys
+{}
+print(*(name for name in sys.argv[1].split() if name in sys.modules))
+"""
+
+
+def _loaded(code: str, *more: str) -> list[str]:
+    names = " ".join([*OPTIONAL, *more])
+    command = [sys.executable, "-c", _LOADED.format(code), names]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return result.stdout.splitlines()[-1].split()
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    assert _loaded("import edgekd", "numpy", "pydantic", "click", "rich") == []
+
+
+def test_help_loads_no_network_library_no_runtime_and_no_numbers() -> None:
+    code = "from edgekd.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    assert _loaded(code, "numpy", "pydantic", "rich") == []
+
+
+def test_applications_load_numpy_and_one_runtime(built: dict[str, Path]) -> None:
+    code = f"import edgekd; edgekd.load({str(built['bundle'])!r}, 'onnxruntime-cpu')"
+    assert _loaded(code, "pydantic", "click", "rich") == ["onnxruntime"]
