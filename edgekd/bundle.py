@@ -163,7 +163,7 @@ def read(path: Path) -> Bundle:
 
 
 def write(path: Path, manifest: Mapping[str, Any], files: Mapping[str, Path]) -> Bundle:
-    """Writes a bundle in one step: it replaces an older one only when it is whole.
+    """Writes a bundle beside its place; it replaces an older one only when it is whole.
 
     Args:
         path: the bundle's folder.
@@ -178,6 +178,7 @@ def write(path: Path, manifest: Mapping[str, Any], files: Mapping[str, Path]) ->
         raise BundleError(f"{path} exists and is not a bundle", "choose another --out")
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    aside = folder.with_name(f"{folder.name}-old")  # whoever looks sees a whole bundle or none
     try:
         hashes = {}
         for name, source in files.items():
@@ -202,10 +203,11 @@ def write(path: Path, manifest: Mapping[str, Any], files: Mapping[str, Path]) ->
         (folder / MANIFEST).write_text(json.dumps(whole, indent=1, allow_nan=False))
         folder.chmod(0o755)
         if path.exists():
-            shutil.rmtree(path)
+            path.rename(aside)
         folder.rename(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
     return read(path)
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from edgekd import bundle as bundles
 from edgekd.bundle import read
 from edgekd.errors import BundleError, CorruptBundle
+from tests.conftest import ROOT
 
 
 def _manifest(bundle: Path, change: Any) -> None:
@@ -34,6 +36,27 @@ def test_every_file_but_the_manifest_is_hashed_and_nothing_else_is_there(bundle:
         "report.html",
         "report.json",
     } <= there
+
+
+def _schema() -> Any:
+    return json.loads((ROOT / "engines" / "manifest.schema.json").read_text())
+
+
+def test_the_manifest_fits_its_schema(bundle: Path) -> None:
+    Draft202012Validator.check_schema(_schema())
+    Draft202012Validator(_schema()).validate(read(bundle).manifest)
+
+
+@given(st.text("a./\\", min_size=1, max_size=12))
+def test_the_schema_and_the_reader_agree_on_paths(name: str) -> None:
+    pattern = _schema()["$defs"]["path"]
+    allowed = Draft202012Validator(pattern).is_valid(name)
+    try:
+        bundles._inside(Path("/nowhere"), name)
+    except CorruptBundle:
+        assert not allowed or not Path(name).parts
+    else:
+        assert allowed
 
 
 def test_the_manifest_says_what_the_engines_take_and_give(bundle: Path) -> None:
