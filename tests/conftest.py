@@ -54,7 +54,10 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def run_cli(
-    *arguments: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None
+    *arguments: str | Path,
+    env: dict[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 540,
 ) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
     return subprocess.run(
@@ -64,7 +67,7 @@ def run_cli(
         env={**os.environ, **(env or {})},
         cwd=cwd,
         check=False,
-        timeout=540,
+        timeout=timeout,
     )
 
 

@@ -1,0 +1,117 @@
+"""The documents: commands that parse, links that lead somewhere, a snippet that runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from importlib import import_module
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from edgekd import models, targets
+from edgekd.cli import COMMANDS, cli
+from tests.conftest import ROOT
+
+DOCUMENTS = sorted(
+    each
+    for each in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("benchmarks/results/*.md"))
+    if not each.is_relative_to(ROOT / "build")
+)
+README = (ROOT / "README.md").read_text()
+
+
+def _blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def _commands(first: str) -> list[list[str]]:
+    """Every command of every document that starts with this word, comments taken off."""
+    return [
+        words
+        for document in DOCUMENTS
+        for block in _blocks(document, "sh")
+        for line in block.splitlines()
+        if (words := shlex.split(line, comments=True)) and Path(words[0]).name == first
+    ]
+
+
+@pytest.mark.parametrize("words", _commands("edgekd"), ids=shlex.join)
+def test_a_command_parses(words: list[str]) -> None:
+    with click.Context(cli) as context:
+        name, command, rest = cli.resolve_command(context, words[1:])
+        assert name in COMMANDS
+        assert command is not None
+        parsed = command.make_context(name, rest).params
+    if parsed.get("student"):
+        models.check(parsed["student"], "student")
+    assert set(parsed.get("targets") or ()) <= set(targets.names())
+
+
+def test_what_make_is_told_to_do_it_knows() -> None:
+    named = {each for words in _commands("make") for each in words[1:]}
+    assert {"demo", "test"} <= named
+    for each in named:
+        command = ["make", "--dry-run", each]
+        assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def test_ci_runs_the_readme_s_test_command() -> None:
+    assert "make test\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_benchmarks_are_scripts_that_are() -> None:
+    index = (ROOT / "benchmarks" / "README.md").read_text()
+    scripts = {each.name for each in (ROOT / "benchmarks").glob("*.py")} - {"record.py"}
+    assert set(re.findall(r"`(\w+\.py)[ `]", index)) == scripts
+    for recipe in re.findall(r"recipes/[\w-]+\.toml", index):
+        assert (ROOT / recipe).is_file()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: str(each.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        path, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        aim = (document.parent / path).resolve() if path else document
+        assert aim.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", aim.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+            assert anchor in slugs, link
+
+
+def test_the_table_of_targets_is_whole() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|", README, re.MULTILINE)
+    assert sorted(rows) == targets.names()
+
+
+@pytest.mark.parametrize("name", ["README.md", "engines/README.md"])
+def test_the_python_snippet_runs(
+    name: str, built: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (snippet,) = _blocks(ROOT / name, "python")
+    path = re.search(r'"(build/[\w-]+\.edgekd)"', snippet)
+    assert path is not None
+    known: dict[str, object] = {
+        "images": import_module("edgekd").Bundle.golden_images(
+            import_module("edgekd.bundle").read(built["bundle"])
+        )
+    }
+    exec(snippet.replace(path[1], str(built["bundle"])), known)
+    logits = known["logits"]
+    assert isinstance(logits, np.ndarray)
+    assert logits.shape == (8, 10)
+    said = known.get("label") or capsys.readouterr().out.strip()
+    assert said in list("0123456789")
+
+
+def test_the_figures_of_the_readme_are_those_of_the_result() -> None:
+    result = (ROOT / "benchmarks" / "results" / "demo.md").read_text()
+    table = README.split("([all figures]")[1].split("\n\n")[1]
+    for figure in re.findall(r"\d+\.\d{2,3}(?= %| ms)", table):
+        assert re.search(rf"\b{float(figure):.3g}\b|\b{figure}\b", result), figure
