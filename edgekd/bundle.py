@@ -1,13 +1,15 @@
 """The bundle: a folder with a manifest, engines as their vendors made them, and a report.
 
-Every file's size and sha256 stand in ``manifest.json``; a path there is relative, stays
-inside the bundle and is no link. A file is handed to a runtime only after its bytes have
-been checked.
+Every file's size and sha256 stand in ``manifest.json``, and its own in ``content``; a path
+there is relative, stays inside the bundle and is no link. A file is handed to a runtime only
+after its bytes have been checked.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -153,13 +155,29 @@ def read(path: Path) -> Bundle:
         )
     bundle = Bundle(path, manifest)
     try:
+        intact = _seal(text.replace(manifest["content"], _UNSEALED)) == text
         for name in bundle.hashes():
             _inside(path, name)
         _specs(manifest["inputs"]), _specs(manifest["outputs"])
         bundle.classes, bundle.preprocessing  # noqa: B018
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptBundle(f"{path / MANIFEST} lacks or misstates {error}", _REBUILD) from error
+    if not intact:
+        raise CorruptBundle(f"{path / MANIFEST} was changed", _REBUILD)
     return bundle
+
+
+_UNSEALED = "0" * 64
+
+
+def sealed(manifest: Mapping[str, Any]) -> str:
+    """``manifest.json``: the last entry is the sha256 of the text with zeros in its place."""
+    record = {**manifest, "content": _UNSEALED}
+    return _seal(json.dumps(record, indent=1, allow_nan=False))
+
+
+def _seal(text: str) -> str:
+    return text.replace(_UNSEALED, hashlib.sha256(text.encode()).hexdigest())
 
 
 def write(path: Path, manifest: Mapping[str, Any], files: Mapping[str, Path]) -> Bundle:
@@ -172,43 +190,69 @@ def write(path: Path, manifest: Mapping[str, Any], files: Mapping[str, Path]) ->
         files: where each file of the bundle, by its path in it, is to be copied from.
 
     Raises:
-        BundleError: ``path`` exists and is not a bundle.
+        BundleError: ``path`` exists and is not a bundle, or cannot be written.
+    """
+    check_place(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as name:
+            fresh, aside = Path(name) / "new", Path(name) / "old"
+            fresh.mkdir()
+            _fill(fresh, manifest, files)
+            if path.exists():  # whoever looks sees a whole bundle or, for a moment, none
+                path.rename(aside)
+            try:
+                fresh.rename(path)
+            except BaseException:
+                if aside.exists() and not path.exists():
+                    aside.rename(path)
+                raise
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be written ({error.strerror or error})",
+            "choose another --out, and run the same command again: finished stages are kept",
+        ) from error
+    return read(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuses a place where a bundle could not be written.
+
+    Raises:
+        BundleError: something else is there, or its folder cannot be written.
     """
     if path.exists() and not (path / MANIFEST).is_file():
         raise BundleError(f"{path} exists and is not a bundle", "choose another --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    aside = folder.with_name(f"{folder.name}-old")  # whoever looks sees a whole bundle or none
-    try:
-        hashes = {}
-        for name, source in files.items():
-            copy = folder / _inside(folder, name)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
-            hashes[name] = hash_file(copy)
-        engines = [
-            {
-                **engine,
-                **vars(hashes.pop(engine["path"])),
-                "parts": [{"path": each, **vars(hashes.pop(each))} for each in engine["parts"]],
-            }
-            for engine in manifest["engines"]
-        ]
-        whole = {
-            "schema": SCHEMA,
-            **manifest,
-            "engines": engines,
-            "files": {name: [each.bytes, each.sha256] for name, each in hashes.items()},
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise BundleError(f"{folder} is no folder that can be written", "choose another --out")
+
+
+def _fill(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+    """Copies the files, and writes the manifest with their hashes."""
+    hashes = {}
+    for name, source in files.items():
+        copy = folder / _inside(folder, name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)
+        hashes[name] = hash_file(copy)
+    engines = [
+        {
+            **engine,
+            **vars(hashes.pop(engine["path"])),
+            "parts": [{"path": each, **vars(hashes.pop(each))} for each in engine["parts"]],
         }
-        (folder / MANIFEST).write_text(json.dumps(whole, indent=1, allow_nan=False))
-        folder.chmod(0o755)
-        if path.exists():
-            path.rename(aside)
-        folder.rename(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)
-    return read(path)
+        for engine in manifest["engines"]
+    ]
+    whole = {
+        "schema": SCHEMA,
+        **manifest,
+        "engines": engines,
+        "files": {name: [each.bytes, each.sha256] for name, each in hashes.items()},
+    }
+    (folder / MANIFEST).write_text(sealed(whole))
 
 
 def _inside(root: Path, name: str) -> PurePosixPath:

@@ -42,7 +42,7 @@ def evaluate(
     out_dir: Path,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Runs the engine over the whole test split, which nothing before has read.
+    """Runs the engine over the whole test split, on which nothing was trained or chosen.
 
     Args:
         teacher: the evaluation to agree with; None when this is the teacher's.

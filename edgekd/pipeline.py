@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgekd import data, models, targets
+from edgekd import data, preflight, targets
 from edgekd.artifacts import (
     Artifact,
     CalibrationSet,
@@ -29,13 +29,14 @@ from edgekd.artifacts import (
     QuantizedModel,
     Report,
 )
-from edgekd.backends.base import find, require
+from edgekd.backends.base import find
+from edgekd.bench import host
 from edgekd.bundle import SUFFIX, Bundle
-from edgekd.errors import BackendUnavailable, RecipeError
+from edgekd.errors import RecipeError
 from edgekd.packing import pack
 from edgekd.progress import Nobody, Progress, Watcher
 from edgekd.recipe import Recipe, TrainSettings
-from edgekd.store import Stage, Store, default_root, hash_file, installed
+from edgekd.store import Stage, Store, default_root, hash_file
 from edgekd.targets import Target
 from edgekd.verdict import BASELINE
 
@@ -67,32 +68,10 @@ def build(
         BackendUnavailable: a runtime that it needs is not installed; found out first.
         EdgekdError: a stage failed; the stages before it are kept.
     """
-    chosen = check(recipe)
+    chosen = preflight.check(recipe, out)
     return _Build(recipe, chosen, store or Store(default_root()), watcher or Nobody()).run(
         out, command
     )
-
-
-def check(recipe: Recipe) -> list[Target]:
-    """Everything that can be known to fail before any work is done; returns the targets."""
-    data.open_source(recipe.data.source)
-    models.check(recipe.teacher.model, "teacher")
-    models.check(recipe.student.model, "student")
-    chosen = [targets.load(name) for name in dict.fromkeys(recipe.engines.targets)]
-    for target in chosen:
-        if target.name == BASELINE:
-            raise RecipeError(
-                f"'{BASELINE}' is the baseline, which is always measured and never shipped",
-                "choose another target",
-                field="engines.targets",
-            )
-        require(find(target.backend))
-    require(find(BASELINE))
-    for package in ("onnx", "onnxscript"):
-        if installed([package])[package] == "absent":
-            raise BackendUnavailable(package, "train", "it is not installed")
-    require(find("onnxruntime"))  # calibration, and the export's check
-    return chosen
 
 
 class _Build:
@@ -123,7 +102,7 @@ class _Build:
         ]
         shipped: list[tuple[EngineFile, OnnxModel | QuantizedModel]] = []
         for target in self.targets:
-            for precision in self.recipe.engines.precisions:
+            for precision in dict.fromkeys(self.recipe.engines.precisions):
                 if precision in target.precisions:
                     model = exports["student"] if precision == "fp32" else quantized[target.form]
                     shipped.append((self._engine("student", model, target), model))
@@ -322,7 +301,7 @@ class _Build:
             return build_engine(model, role, target, folder)
 
         key: dict[str, Any] = {"role": role, "target": dataclasses.asdict(target)}
-        if target.device == "cuda":  # built for whichever GPU is here
+        if target.device != "cpu":  # whether it can run here, and what "cuda" means here
             key["gpu"] = backend.probe().devices
         precision = "fp32" if isinstance(model, Checkpoint) else model.precision
         label = f"engine {role}/{target.name}/{precision}"
@@ -340,7 +319,7 @@ class _Build:
         inputs: dict[str, Artifact] = {"engine": engine, "data": dataset}
         if teacher is not None:
             inputs["teacher"] = teacher
-        stage = Stage("evaluate", 1, {}, find(engine.backend).packages)
+        stage = Stage("evaluate", 1, {"host": host.processor()}, find(engine.backend).packages)
         return self._stage(f"evaluate {engine.name}", stage, inputs, Evaluation, produce)
 
     def _differences(
@@ -370,11 +349,10 @@ class _Build:
         inputs: dict[str, Artifact] = {"data": dataset}
         for engine, model in shipped:
             inputs |= {engine.name: engine, f"{engine.name} model": model}
-        return self._stage("golden", Stage("golden", 1, {}, ()), inputs, Golden, produce)
+        stage = Stage("golden", 1, {"host": host.processor()}, ())
+        return self._stage("golden", stage, inputs, Golden, produce)
 
     def _bench(self, engines: list[EngineFile], dataset: Dataset) -> Measurements:
-        from edgekd.bench import host
-
         settings = self.recipe.bench
 
         def produce(folder: Path, progress: Progress) -> Measurements:
@@ -385,7 +363,7 @@ class _Build:
         inputs: dict[str, Artifact] = {"data": dataset, **{each.name: each for each in engines}}
         packages = sorted({name for each in engines for name in find(each.backend).packages})
         key = {"bench": settings.canonical(), "host": host.facts()}
-        stage = Stage("bench", 1, key, packages)
+        stage = Stage("bench", 2, key, packages)
         return self._stage("bench", stage, inputs, Measurements, produce)
 
     def _stage(

@@ -20,6 +20,8 @@ from edgekd.errors import RecipeError, near_matches
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Settings(BaseModel):
@@ -38,7 +40,7 @@ class DataSettings(Settings):
     source: str = "fashion-mnist"
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """The share of the training images that is held out to validate."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class TrainSettings(Settings):
@@ -46,7 +48,7 @@ class TrainSettings(Settings):
 
     epochs: Positive = 30
     batch: Annotated[int, Field(gt=1)] = 128
-    learning_rate: Annotated[float, Field(gt=0)] = 0.2
+    learning_rate: Above0 = 0.2
     momentum: Fraction = 0.9
     weight_decay: NonNegative = 5e-4
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
@@ -62,7 +64,7 @@ class TrainSettings(Settings):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     autocast: Literal["auto", "off"] = "off"
     """``auto``: bf16 where the processor has instructions for it."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class TeacherTrainSettings(TrainSettings):
@@ -99,7 +101,7 @@ class DistillSettings(Settings):
     """``[distill]``: loss = ce_weight · CE + weight · T² · KL(teacher ‖ student)."""
 
     loss: Literal["kl"] = "kl"
-    temperature: Annotated[float, Field(gt=0)] = 2.0
+    temperature: Above0 = 2.0
     weight: NonNegative = 0.5
     ce_weight: NonNegative = 0.5
 
@@ -110,7 +112,7 @@ class CalibrationSettings(Settings):
     samples: Positive = 512
     method: Literal["percentile", "minmax"] = "percentile"
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
-    seed: int = 0
+    seed: Seed = 0
 
 
 class EngineSettings(Settings):
@@ -131,20 +133,20 @@ class BenchSettings(Settings):
 
     samples: Positive = 7000
     """Timed calls for each engine; p99.9 needs 6,636 to be told with 99 % confidence."""
-    seconds: Annotated[float, Field(gt=0)] = 5.0
+    seconds: Above0 = 5.0
     """No engine is timed for longer than this; a slow one gets fewer samples."""
     blocks: Positive = 20
     """Into how many blocks the calls are cut, so that engines take turns."""
     threads: Positive = 1
     batch: Annotated[int, Field(gt=1)] = 32
     """The batch size of the throughput figure, beside batch 1."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class BudgetSettings(Settings):
     """``[budget]``: what the student must meet; a limit left out is not checked."""
 
-    fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    fps: Above0 | None = None
     """Frames a second: p99 latency must stay within 1/fps."""
     max_drop: NonNegative | None = None
     """Points of top-1 that the engine may lose against the teacher."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,20 +11,23 @@ from typing import Any
 from edgekd import bundle as bundles
 from edgekd import targets as profiles
 from edgekd.artifacts import EngineFile, OnnxModel
-from edgekd.backends.base import build_engine, find, refusal
+from edgekd.backends.base import build_engine, find
 from edgekd.bench.measure import measure
 from edgekd.bundle import Bundle
-from edgekd.errors import BundleError, near_matches
+from edgekd.errors import BackendUnavailable, BundleError, EngineIncompatible, near_matches
 from edgekd.progress import Watcher
 from edgekd.recipe import BenchSettings, BudgetSettings
 from edgekd.verdict import prefer, row
+
+_ACCURACY = ("top1", "agreement", "to_teacher", "to_student")
+"""What the report knows of an engine from the full test split, which a bundle does not hold."""
 
 
 def bench_bundle(
     path: Path,
     *,
     targets: Sequence[str],
-    fps: float | None,
+    budget: BudgetSettings,
     teacher: bool,
     settings: BenchSettings,
     folder: Path,
@@ -34,7 +38,7 @@ def bench_bundle(
     Args:
         path: the bundle.
         targets: only these; all of the bundle's if empty.
-        fps: the budget; the bundle's own if None.
+        budget: what it lacks is taken from the bundle's own; accuracy from the bundle's report.
         teacher: also build and time the teacher's ONNX for each target.
         settings: samples, threads and so on.
         folder: for what is built and measured on the way.
@@ -44,7 +48,7 @@ def bench_bundle(
 
     Raises:
         BundleError: a target is not in the bundle, or the teacher is not.
-        BackendUnavailable: no engine can run here.
+        BackendUnavailable, EngineIncompatible: no engine can run here; why not the first.
     """
     bundle = bundles.read(path)
     held = {each["target"] for each in bundle.engines}
@@ -52,16 +56,16 @@ def bench_bundle(
         if name not in held:
             raise BundleError(f"{path} has no engine for target '{name}'", near_matches(name, held))
     engines: list[EngineFile] = []
-    refusals = []
+    refusals: list[BackendUnavailable | EngineIncompatible] = []
     for record in bundle.engines:
         if targets and record["target"] not in targets:
             continue
-        backend = find(record["backend"])
-        found = backend.probe()
-        if found.devices:
-            engines.append(bundle.engine(record))
-        else:
-            refusals.append(refusal(backend, found))
+        engine = bundle.engine(record)
+        try:
+            with find(engine.backend).open(engine):
+                engines.append(engine)
+        except (BackendUnavailable, EngineIncompatible) as error:
+            refusals.append(error)
     if not engines:
         raise refusals[0]
     runnable = sorted({each.target for each in engines})
@@ -81,9 +85,19 @@ def bench_bundle(
         watcher.begin("bench"),
     )
     watcher.end("bench", False, time.monotonic() - begin)
-    budget = BudgetSettings(fps=fps if fps is not None else bundle.manifest["budget"]["fps"])
+    own = bundle.manifest["budget"]
+    budget = BudgetSettings(
+        fps=own["fps"] if budget.fps is None else budget.fps,
+        max_drop=own["max_drop"] if budget.max_drop is None else budget.max_drop,
+    )
     measured = {each.engine: each for each in found_here.items}
-    rows = [row(each, measured) for each in engines]
+    report = json.loads(bundle.file("report.json").read_text())
+    known = {each["name"]: each for each in report["engines"]}
+    rows = [
+        row(each, measured)
+        | {name: known[each.name][name] for name in _ACCURACY if each.name in known}
+        for each in engines
+    ]
     preferred, verdict = prefer(rows, budget)
     return {
         "bundle": str(path),

@@ -15,9 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd import bundle as bundles
-from edgekd.backends.base import find, refusal
+from edgekd.backends.base import find
 from edgekd.bundle import Bundle
-from edgekd.errors import BundleError, CorruptBundle, near_matches
+from edgekd.errors import (
+    BackendUnavailable,
+    BundleError,
+    CorruptBundle,
+    EngineIncompatible,
+    near_matches,
+)
 from edgekd.preprocessing import normalise
 
 
@@ -127,7 +133,7 @@ def load(
     Raises:
         BundleError: no bundle, or none of its engines is as asked for.
         CorruptBundle: a file is missing or was changed.
-        BackendUnavailable: no runtime that is installed here can run any of them.
+        BackendUnavailable, EngineIncompatible: none of them can run here; why not the first.
     """
     bundle = bundles.read(Path(path))
     records = [
@@ -141,11 +147,10 @@ def load(
             f"{path} holds no engine for target {target or 'any'}, precision {precision or 'any'}",
             near_matches(target or "", held),
         )
-    refusals = []
+    refusals: list[BackendUnavailable | EngineIncompatible] = []
     for record in records:
-        backend = find(record["backend"])
-        found = backend.probe()
-        if found.devices:
+        try:
             return Engine(bundle, record, threads)
-        refusals.append(refusal(backend, found))
+        except (BackendUnavailable, EngineIncompatible) as error:
+            refusals.append(error)
     raise refusals[0]

@@ -131,7 +131,8 @@ class Store:
         Raises:
             StageError: the disk is full, or the store cannot be written.
         """
-        found = self.find(stage, inputs, kind)
+        with _disk_errors(stage.name, self.root):
+            found = self.find(stage, inputs, kind)
         if found is not None:
             return found
         key = self.key(stage, inputs)
@@ -202,9 +203,12 @@ def _disk_errors(stage: str, root: Path) -> Iterator[None]:
 
 def _is_full(folder: Path) -> bool:
     """Whether not one more block fits on the disk that holds a folder."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free < 4096
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free < 4096
+    except OSError:
+        return False
 
 
 def _write(

@@ -21,7 +21,7 @@ def _manifest(bundle: Path, change: Any) -> None:
     path = bundle / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
-    path.write_text(json.dumps(manifest))
+    path.write_text(bundles.sealed(manifest))
 
 
 def test_every_file_but_the_manifest_is_hashed_and_nothing_else_is_there(bundle: Path) -> None:
@@ -155,6 +155,20 @@ def test_a_manifest_that_is_none(bundle: Path, text: str) -> None:
         read(bundle)
 
 
+def test_every_byte_of_the_manifest_counts(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 97):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(BundleError):
+            read(bundle)
+    path.write_bytes(whole.replace(b"0.306", b"0.307"))  # well formed, and another
+    with pytest.raises(CorruptBundle, match="manifest.json was changed: copy the bundle again"):
+        read(bundle)
+
+
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(max_size=5),
@@ -180,13 +194,7 @@ def test_no_manifest_makes_anything_but_our_errors(
 def test_writing_replaces_a_bundle_in_one_step_and_nothing_else(tmp_path: Path) -> None:
     content = tmp_path / "content"
     content.write_text("one")
-    manifest = {
-        "engines": [],
-        "inputs": [],
-        "outputs": [],
-        "labels": [],
-        "preprocessing": {"mean": [0.0], "std": [1.0], "layout": "NCHW"},
-    }
+    manifest = _empty()
     target = tmp_path / "out" / "x.edgekd"
     bundles.write(target, manifest, {"a/b": content})
     content.write_text("two")
@@ -194,10 +202,53 @@ def test_writing_replaces_a_bundle_in_one_step_and_nothing_else(tmp_path: Path) 
     assert read(target).file("a/c").read_text() == "two"
     assert not (target / "a" / "b").exists()
     assert [each.name for each in target.parent.iterdir()] == ["x.edgekd"]
-    with pytest.raises(OSError, match="none"):
-        bundles.write(target, manifest, {"a/c": tmp_path / "none"})
-    assert read(target).file("a/c").read_text() == "two"  # the old one stands
-    assert [each.name for each in target.parent.iterdir()] == ["x.edgekd"]
     (tmp_path / "mine").mkdir()
     with pytest.raises(BundleError, match="exists and is not a bundle"):
         bundles.write(tmp_path / "mine", manifest, {})
+
+
+def _empty() -> dict[str, Any]:
+    return {
+        "engines": [],
+        "inputs": [],
+        "outputs": [],
+        "labels": [],
+        "preprocessing": {"mean": [], "std": [], "layout": "NCHW"},
+    }
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "x.edgekd", tmp_path / "file"):
+        with pytest.raises(BundleError, match="choose another --out"):
+            bundles.write(place, _empty(), {})
+
+
+def test_a_bundle_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -> None:
+    place = tmp_path / "x.edgekd"
+    bundles.write(place, _empty(), {})
+    before = (place / "manifest.json").read_bytes()
+    with pytest.raises(BundleError, match="x.edgekd cannot be written .No such file"):
+        bundles.write(place, _empty(), {"a": tmp_path / "none"})
+    assert [each.name for each in tmp_path.iterdir()] == ["x.edgekd"]
+    assert (place / "manifest.json").read_bytes() == before
+
+
+def test_a_bundle_that_cannot_be_put_in_its_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "x.edgekd"
+    bundles.write(place, _empty(), {})
+    before = (place / "manifest.json").read_bytes()
+    rename = Path.rename
+
+    def stopped(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bundles.write(place, _empty(), {})
+    assert [each.name for each in tmp_path.iterdir()] == ["x.edgekd"]
+    assert (place / "manifest.json").read_bytes() == before

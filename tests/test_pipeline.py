@@ -13,7 +13,7 @@ import pytest
 
 import edgekd
 from edgekd.errors import BackendUnavailable, RecipeError
-from edgekd.pipeline import build, check
+from edgekd.pipeline import build
 from edgekd.recipe import Recipe, load
 from edgekd.store import Store
 from tests.conftest import ROOT, assert_one_line, built_with, run_cli
@@ -232,21 +232,6 @@ def test_from_python_with_weights_that_are_given_and_without_int8(
             tmp_path,
             store=Store(built["store"]),
         )
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"student.model": "dscn-s"}, "student.model: no student is called 'dscn-s': did you mean"),
-        ({"teacher.model": "resnet2"}, "teacher.model: .*'resnet20'"),
-        ({"data.source": "fashion"}, "data.source: .*'fashion-mnist'"),
-        ({"engines.targets": ["tensorrt-rtxx"]}, "engines.targets: .*'tensorrt-rtx'"),
-        ({"engines.targets": ["torch"]}, "is the baseline"),
-    ],
-)
-def test_names_are_checked_before_any_work(change: dict[str, object], words: str) -> None:
-    with pytest.raises(RecipeError, match=words):
-        check(load(None, change))
 
 
 def test_a_backend_that_is_not_installed_stops_the_build_before_any_work(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import edgekd
-from edgekd.bundle import read
-from edgekd.errors import BackendUnavailable, BundleError, CorruptBundle
+from edgekd.bundle import read, sealed
+from edgekd.errors import BackendUnavailable, BundleError, CorruptBundle, EngineIncompatible
 from edgekd.preprocessing import normalise
 
 
@@ -77,7 +77,7 @@ def test_no_byte_reaches_a_runtime_before_it_is_checked(bundle: Path) -> None:
 def test_outputs_that_are_not_the_golden_ones_are_told(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["preprocessing"]["mean"] = [0.9]
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "manifest.json").write_text(sealed(manifest))
     with (
         edgekd.load(bundle) as engine,
         pytest.raises(CorruptBundle, match="differs from the golden"),
@@ -100,9 +100,24 @@ def test_an_engine_that_cannot_run_here_is_told_and_passed_over(bundle: Path) ->
     assert "pip install" not in str(caught.value)  # it is installed; a GPU is what is missing
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["engines"].reverse()  # the ones that cannot run come first
-    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "manifest.json").write_text(sealed(manifest))
     with edgekd.load(bundle) as engine:
         assert engine.target != "tensorrt-rtx"
+
+
+def test_an_engine_of_another_gpu_or_version_is_passed_over(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekd.backends.ort import OnnxRuntime
+
+    def refuse(*_: object, **__: object) -> None:
+        raise EngineIncompatible("sm_86", "sm_75")
+
+    monkeypatch.setattr(OnnxRuntime, "open", refuse)
+    with edgekd.load(bundle) as engine:
+        assert engine.target == "openvino-cpu"
+    with pytest.raises(EngineIncompatible, match="built for sm_86, and this is sm_75"):
+        edgekd.load(bundle, "onnxruntime-cpu")
 
 
 _LEAN = """

@@ -82,7 +82,7 @@ class Backend(Protocol):
         """
 
     def open(self, engine: EngineFile, threads: int = 1) -> Session:
-        """Loads an engine that was built by this backend.
+        """Loads an engine that was built by this backend; the judge of whether it can run here.
 
         Raises:
             BackendUnavailable: the runtime is not installed, or finds no device.
@@ -124,11 +124,6 @@ def require(backend: Backend) -> None:
     """
     if set(installed(backend.packages).values()) == {"absent"}:
         raise BackendUnavailable(backend.name, backend.extra, "it is not installed")
-
-
-def refusal(backend: Backend, found: Availability) -> BackendUnavailable:
-    """Why a backend cannot run here, with what to install only where it is not installed."""
-    return BackendUnavailable(backend.name, "" if found.installed else backend.extra, found.reason)
 
 
 def usable_cores() -> int:

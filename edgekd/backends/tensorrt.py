@@ -84,7 +84,7 @@ class TensorRt:
             path=path,
             model_inputs=model.model_inputs,
             model_outputs=model.model_outputs,
-            executed=bool(self.probe().devices),
+            executed=bool(set(device.split("+")) & set(self.probe().devices)),
             options={"max_batch": str(target.options["max_batch"])},
         )
 

@@ -52,7 +52,7 @@ class TorchEager:
         )
 
     def open(self, engine: EngineFile, threads: int = 1) -> TorchSession:
-        """See ``Backend.open``. The number of threads holds for the whole process."""
+        """See ``Backend.open``. Threads are the whole process's, until the session is closed."""
         try:
             import torch
         except ImportError as error:
@@ -60,13 +60,14 @@ class TorchEager:
         from edgekd import models
         from edgekd.models import weights
 
+        threads_before = torch.get_num_threads()
         torch.set_num_threads(threads)
         classes, channels = engine.model_outputs[0].shape[-1], engine.model_inputs[0].shape[1]
         assert isinstance(classes, int)
         assert isinstance(channels, int)
         model = models.create(engine.options["model"], classes, channels)
         weights.fill(model, engine.path)
-        return TorchSession(model.eval(), engine.model_inputs, engine.model_outputs)
+        return TorchSession(model.eval(), engine.model_inputs, engine.model_outputs, threads_before)
 
 
 class TorchSession:
@@ -77,11 +78,13 @@ class TorchSession:
         model: nn.Module,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
+        threads_before: int,
     ) -> None:
         import torch
 
         self._torch = torch
         self._model = model
+        self._threads_before = threads_before
         self.inputs = inputs
         self.outputs = outputs
 
@@ -101,3 +104,4 @@ class TorchSession:
         trace: TracebackType | None,
     ) -> None:
         del self._model
+        self._torch.set_num_threads(self._threads_before)

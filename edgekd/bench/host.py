@@ -36,9 +36,18 @@ def facts() -> dict[str, Any]:
     }
 
 
-def load_average() -> float:
-    """Processes that wanted to run, on average over the last minute."""
-    return os.getloadavg()[0]
+def processor() -> dict[str, Any]:
+    """What the outputs of an engine may depend on: the processor and its int8 instructions."""
+    known = facts()
+    return {"cpu": known["cpu"], "flags": known["flags"]}
+
+
+def load_average() -> float | None:
+    """Processes that wanted to run, on average over the last minute; None where it is not told."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
 
 
 def peak_memory_bytes() -> int | None:

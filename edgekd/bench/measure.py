@@ -43,15 +43,7 @@ def bench(
 ) -> Measurements:
     """Times engines on validation images; see ``measure``."""
     images = splits.read(dataset, "validation", progress).images
-    needed = max(_FEEDS, settings.batch)
-    return measure(
-        engines,
-        np.resize(images[:needed], (needed, *images.shape[1:])),
-        dataset.preprocessing,
-        settings,
-        out_dir,
-        progress,
-    )
+    return measure(engines, images, dataset.preprocessing, settings, out_dir, progress)
 
 
 def measure(
@@ -64,12 +56,14 @@ def measure(
 ) -> Measurements:
     """Latency at batch 1 in interleaved blocks, throughput at batch 1 and ``settings.batch``.
 
-    Preprocessing is done before the clock starts. Peak memory is that of a fresh process.
+    Images are taken in turn, again from the first where there are too few. Preprocessing is
+    done before the clock starts. Peak memory is that of a fresh process.
 
     Raises:
         BenchError: an engine cannot be run in a process of its own.
     """
-    x = normalise(images, preprocessing)
+    needed = max(_FEEDS, settings.batch)
+    x = normalise(images[np.arange(needed) % len(images)], preprocessing)
     steps = settings.blocks + 2 * len(engines)
     before = host.load_average()
     items = []
@@ -91,7 +85,7 @@ def measure(
         batch: Arrays = {name: x[: settings.batch]}
         rates = []
         for index, session in enumerate(sessions):
-            rates.append(load.throughput(session, batch, settings.batch, _THROUGHPUT_NS))
+            rates.append(load.throughput(session, batch, len(batch[name]), _THROUGHPUT_NS))
             progress(settings.blocks + index + 1, steps, "throughput")
     for index, (engine, timing, rate) in enumerate(zip(engines, timings, rates, strict=True)):
         stem = engine.name.replace("/", ".")

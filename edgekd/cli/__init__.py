@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -12,6 +13,7 @@ from edgekd import __version__
 from edgekd.errors import EdgekdError, near_matches
 
 INTERRUPTED = 130
+READER_GONE = 141
 
 COMMANDS = {
     "build": "Distil, quantise, build, measure and report: a recipe to a bundle.",
@@ -29,6 +31,10 @@ COMMANDS = {
 _HOMES = {"students": "models", "teachers": "models"}
 
 
+class _ReaderGone(Exception):
+    """Whoever read stdout has closed it."""
+
+
 class _Lazy(click.Group):
     """Commands by name, each from its own module."""
 
@@ -41,6 +47,14 @@ class _Lazy(click.Group):
         module = import_module(f"edgekd.cli.{_HOMES.get(name, name)}")
         command: click.Command = getattr(module, name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:  # click's own answer is 1, which here is a missed budget
+            raise _ReaderGone from error
+        return result
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -85,9 +99,10 @@ def _run(arguments: list[str] | None) -> int:
             "stopped; what was finished is kept, and the same command goes on from there",
             INTERRUPTED,
         )
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+    except _ReaderGone:
+        # What is still buffered would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
     return result if isinstance(result, int) else 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -34,22 +33,21 @@ def bench(
 ) -> int:
     """Measure a bundle's engines on this machine, one image at a time, in turn.
 
-    Exit code 0: the preferred engine's p99 latency fits the budget, or none was given;
-    1: it does not; 5: there were too few samples to tell.
+    Accuracy is the report's. Exit code 0: the preferred engine meets the budget, or none was
+    given; 1: it does not; 5: there were too few samples to tell.
     """
-    from edgekd.recipe import BenchSettings
+    from edgekd import recipe
     from edgekd.remeasure import bench_bundle
 
-    changed: dict[str, Any] = {"threads": threads}
-    if samples is not None:
-        changed["samples"] = samples
+    flags = {"budget.fps": fps, "bench.threads": threads, "bench.samples": samples}
+    chosen = recipe.load(None, {key: value for key, value in flags.items() if value is not None})
     with watcher() as watching, tempfile.TemporaryDirectory() as folder:
         facts = bench_bundle(
             Path(bundle),
             targets=targets,
-            fps=fps,
+            budget=chosen.budget,
             teacher=against == "teacher",
-            settings=BenchSettings(**changed),
+            settings=chosen.bench,
             folder=Path(folder),
             watcher=watching,
         )

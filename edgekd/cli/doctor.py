@@ -22,13 +22,18 @@ def doctor(as_json: bool) -> int:
     for name in BACKENDS:
         backend = find(name)
         found = backend.probe()
+        aims = [targets.load(each) for each in targets.names()]
+        mine = [each for each in aims if each.backend == name]
+        # A target for "cuda" is built on the GPU that is here.
+        builds = found.devices or any(each.device != "cuda" for each in mine)
         backends[name] = {
             "version": found.version or None,
-            "builds": found.installed,
+            "installed": found.installed,
+            "builds": bool(found.installed and builds),
             "runs_on": list(found.devices),
             "reason": found.reason,
             "install": "" if found.installed else f"pip install 'edgekd[{backend.extra}]'",
-            "targets": [each for each in targets.names() if targets.load(each).backend == name],
+            "targets": [each.name for each in mine],
         }
     if as_json:
         out.document({"host": facts, "backends": backends})
@@ -41,6 +46,8 @@ def doctor(as_json: bool) -> int:
             state = f"{each['version']}: builds, and runs on {', '.join(each['runs_on'])}"
         elif each["builds"]:
             state = f"{each['version']}: builds, cannot run here: {each['reason']}"
+        elif each["installed"]:
+            state = f"{each['version']}: can neither build nor run here: {each['reason']}"
         else:
             state = f"missing: {each['install']}"
         click.echo(f"{name:14} {state}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.request
 from pathlib import Path
 
@@ -15,8 +16,15 @@ def download(url: str, path: Path, progress: Progress = silent) -> None:
     """Fetches a URL into ``path``, which it replaces; the caller checks what came.
 
     Raises:
-        OSError: no network, an HTTP error, or fewer bytes than were announced.
+        OSError: no network, no URL, an HTTP error, or fewer bytes than were announced.
     """
+    try:
+        _fetch(url, path, progress)
+    except (ValueError, http.client.HTTPException) as error:
+        raise OSError(str(error) or type(error).__name__) from error
+
+
+def _fetch(url: str, path: Path, progress: Progress) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     request = urllib.request.Request(url, headers={"User-Agent": "edgekd"})
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer, path.open("wb") as file:

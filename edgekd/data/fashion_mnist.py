@@ -117,13 +117,14 @@ def _download(name: str, searched: list[Path], progress: Progress) -> tuple[Path
     mirror = os.environ.get("EDGEKD_DATA_URL")
     mirrors = (f"{mirror.rstrip('/')}/fashion-mnist",) if mirror else MIRRORS
     target = _cache() / f"{name}.gz"
-    part = _cache() / f"{name}.part"
-    unchecked = _cache() / f"{name}.unchecked.gz"
+    part = _cache() / f"{name}.{os.getpid()}.part"  # two builds may download at once
+    unchecked = part.with_suffix(".gz")
     failures = []
     for each in mirrors:
         try:
             download(f"{each}/{name}.gz", part, progress)
         except OSError as error:
+            part.unlink(missing_ok=True)
             failures.append(f"{each}: {getattr(error, 'reason', error)}")
             continue
         try:

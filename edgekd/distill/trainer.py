@@ -220,7 +220,7 @@ def _scheduler(
             optimizer,
             settings.learning_rate,
             total_steps=steps + 1,
-            pct_start=settings.warmup,
+            pct_start=max(settings.warmup, 2 / (steps + 1)),  # its rise may not be of 0 steps
             cycle_momentum=False,
         )
     rising = min(max(1, round(settings.warmup * steps)), steps)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.artifacts import Report
+from edgekd.errors import BackendUnavailable
 from edgekd.progress import Progress, silent
 from edgekd.report import charts
 from edgekd.report.summary import Findings, summarise
@@ -27,8 +28,16 @@ def report(found: Findings, out_dir: Path, progress: Progress = silent) -> Repor
 
 
 def render(facts: Mapping[str, Any]) -> str:
-    """The page for a ``report.json``: the same facts give the same bytes."""
-    import jinja2
+    """The page for a ``report.json``: the same facts give the same bytes.
+
+    Raises:
+        BackendUnavailable: the packages that draw it are not installed.
+    """
+    try:
+        import jinja2
+        import matplotlib  # noqa: F401, ICN001
+    except ImportError as error:
+        raise BackendUnavailable("the report", "report", f"{error.name} is missing") from error
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("edgekd.report", "."),
@@ -52,7 +61,8 @@ def render(facts: Mapping[str, Any]) -> str:
     page = environment.get_template("report.html.j2")
     best = next((each for each in facts["engines"] if each["name"] == facts["preferred"]), None)
     raw = json.dumps(facts, sort_keys=True).replace("<", "\\u003c")
-    return page.render(r=facts, best=best, charts=drawn, raw=raw)
+    rates = list(measured[0]["throughput_per_s"]) if measured else []
+    return page.render(r=facts, best=best, rates=rates, charts=drawn, raw=raw)
 
 
 def _milliseconds(nanoseconds: float | None) -> str:

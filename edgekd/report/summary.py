@@ -143,8 +143,8 @@ def _notes(
         ratio = _p50(fp32) / _p50(int8)
         if ratio < 1:
             notes.append(
-                f"On {target} int8 does not help this student: it runs at {ratio:.2f} times the"
-                " speed of fp32 (p50, one run). The network is too small to pay for requantising."
+                f"On {target} int8 does not help this student here: it runs at {ratio:.2f} times"
+                " the speed of fp32 (p50, one run)."
             )
         else:
             notes.append(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgekd.backends.base import Arrays
-from edgekd.bench.load import closed_loop, interleaved, quiet_collector, throughput
+from edgekd.bench.load import REACQUAINT, closed_loop, interleaved, quiet_collector, throughput
 
 
 class Planted:
@@ -85,8 +85,9 @@ def test_sessions_take_turns_in_a_random_order_after_a_warm_up_that_is_not_kept(
         progress=lambda *each: seen.append(each),
     )
     assert [each.count for each in timings] == [50, 50, 50]
-    assert len(log) == 3 * 50 + 3 * 5
-    blocks = ["".join(log[start : start + 5]) for start in range(15, len(log), 5)]
+    turn = REACQUAINT + 5
+    assert len(log) == 3 * 5 + 30 * turn  # a warm-up, then turns whose first calls do not count
+    blocks = ["".join(log[start : start + turn]) for start in range(15, len(log), turn)]
     assert all(len(set(each)) == 1 for each in blocks)  # a block is one session's
     rounds = ["".join(each[0] for each in blocks[start : start + 3]) for start in range(0, 30, 3)]
     assert all(sorted(each) == ["a", "b", "c"] for each in rounds)  # a round is everybody's

@@ -10,9 +10,9 @@ import pytest
 
 from edgekd import targets
 from edgekd.artifacts import Checkpoint, Dataset, EngineFile, OnnxModel
-from edgekd.backends.base import build_engine
-from edgekd.bench import host
-from edgekd.bench.measure import bench, from_json, peak_memory, to_json
+from edgekd.backends.base import Arrays, build_engine
+from edgekd.bench import host, load
+from edgekd.bench.measure import bench, from_json, measure, peak_memory, to_json
 from edgekd.bench.stats import summary
 from edgekd.errors import BenchError
 from edgekd.recipe import BenchSettings
@@ -61,6 +61,21 @@ def test_everything_is_recorded(
     torch, ort, _ = found.items
     assert torch.peak_memory_bytes and ort.peak_memory_bytes
     assert torch.peak_memory_bytes > 1.5 * ort.peak_memory_bytes  # a process that never met torch
+
+
+def test_few_images_make_whole_batches(
+    engines: list[EngineFile], dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[int, int]] = []
+
+    def count(session: object, feed: Arrays, batch: int, limit_ns: int) -> float:
+        counted.append((len(feed["image"]), batch))
+        return 1.0
+
+    monkeypatch.setattr(load, "throughput", count)
+    images = np.zeros((3, 1, 8, 8), np.uint8)
+    measure(engines[1:2], images, dataset.preprocessing, SETTINGS, tmp_path)
+    assert counted == [(32, 32)]
 
 
 def test_an_engine_that_fails_in_its_own_process_is_named(engines: list[EngineFile]) -> None:

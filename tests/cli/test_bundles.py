@@ -66,7 +66,31 @@ def test_bench_of_a_target_that_cannot_run_here(built: dict[str, Path]) -> None:
     if find("tensorrt-rtx").probe().devices:
         pytest.skip("it can")
     result = run_cli("bench", built["bundle"], "--target", "tensorrt-rtx")
-    assert_one_line(result, 3, "tensorrt-rtx is unavailable")
+    assert_one_line(result, 3, "no NVIDIA GPU with a working driver was found")
+
+
+@pytest.mark.parametrize("fps", ["0", "-1", "nan", "inf"])
+def test_bench_with_a_budget_that_is_none(built: dict[str, Path], fps: str) -> None:
+    result = run_cli("bench", built["bundle"], f"--fps={fps}")
+    assert_one_line(result, 2, "the command line: budget.fps: input should be")
+
+
+def test_bench_holds_accuracy_against_the_budget_as_well(bundle: Path) -> None:
+    from edgekd.bundle import sealed
+
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["budget"]["max_drop"] = 0.0
+    report = json.loads((bundle / "report.json").read_text())
+    assert all(
+        each["to_teacher"][0] < 0
+        for each in report["engines"]
+        if each["role"] == "student" and each["target"] == "onnxruntime-cpu"
+    )
+    (bundle / "manifest.json").write_text(sealed(manifest))
+    result = run_cli("bench", bundle, "--target", "onnxruntime-cpu", *FEW)
+    assert result.returncode == 1
+    assert "points" in result.stdout
+    assert "a drop of 0 is allowed" in result.stdout
 
 
 def test_bench_leaves_the_bundle_as_it_is(built: dict[str, Path]) -> None:

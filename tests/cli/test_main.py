@@ -87,3 +87,4 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         child.stdout.close()
         assert child.stderr is not None
         assert child.stderr.read() == ""
+    assert child.returncode == 141  # and not 1, which is a missed budget

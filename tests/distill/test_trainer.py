@@ -96,6 +96,14 @@ def test_progress_reaches_the_end(dataset: Dataset, tmp_path: Path) -> None:
     assert "epoch 3/3, loss" in note
 
 
+@pytest.mark.parametrize(("batch", "warmup"), [(300, 0.2), (300, 0.0), (1100, 0.2), (300, 1.0)])
+def test_a_schedule_of_a_few_steps(
+    dataset: Dataset, tmp_path: Path, batch: int, warmup: float
+) -> None:
+    settings = QUICK.model_copy(update={"epochs": 1, "batch": batch, "warmup": warmup})
+    assert train(dataset, "dscnn-s", settings, tmp_path).weights.is_file()
+
+
 def test_a_loss_that_explodes_is_named(dataset: Dataset, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"learning_rate": 1e20, "warmup": 0.0})
     with pytest.raises(
