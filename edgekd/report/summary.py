@@ -162,7 +162,8 @@ def _notes(
         gain = f"{-delta:+.2f} points [{-high:+.2f}, {-low:+.2f}]"
         notes.append(
             f"The teacher brings the student {gain} of top-1 over the same student trained"
-            " alone with the same seed and epochs."
+            " alone with the same seed and epochs"
+            + ("; on these images that cannot be told from nothing." if low <= 0 <= high else ".")
         )
     for line in engines:
         if line["latency_ns"] is not None and "p99_9" in line["untold"]:
