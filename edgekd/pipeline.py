@@ -30,6 +30,7 @@ from edgekd.artifacts import (
     Report,
 )
 from edgekd.backends.base import find
+from edgekd.backends.cuda import sm_here
 from edgekd.bench import host
 from edgekd.bundle import SUFFIX, Bundle
 from edgekd.errors import RecipeError
@@ -302,7 +303,7 @@ class _Build:
 
         key: dict[str, Any] = {"role": role, "target": dataclasses.asdict(target)}
         if target.device != "cpu":  # whether it can run here, and what "cuda" means here
-            key["gpu"] = backend.probe().devices
+            key["gpu"] = sm_here()
         precision = "fp32" if isinstance(model, Checkpoint) else model.precision
         label = f"engine {role}/{target.name}/{precision}"
         stage = Stage("engine", 1, key, backend.packages)

@@ -129,6 +129,8 @@ def _until(line: str, recipe: Path, store: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "EDGEKD_STORE": str(store)},
+        # Run in the background of a script, the tests inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert child.stderr is not None
     for each in child.stderr:

@@ -19,6 +19,14 @@ class Gpu:
     sm: str
 
 
+def sm_here() -> str:
+    """The compute capability of the GPU that is here, such as ``sm_87``; empty without one."""
+    try:
+        return Cuda("").gpu().sm
+    except (BackendUnavailable, StageError):
+        return ""
+
+
 class Cuda:
     """Device memory, copies and one stream. Pointers and streams are plain integers.
 
