@@ -158,6 +158,14 @@ def read(path: Path) -> Bundle:
         intact = _seal(text.replace(manifest["content"], _UNSEALED)) == text
         for name in bundle.hashes():
             _inside(path, name)
+        for owner, needed in (
+            (manifest, ("name", "budget", "verdict", "golden")),
+            (manifest["budget"], ("fps", "max_drop")),
+            (manifest["golden"], ("images",)),
+            *((each, _ENGINE) for each in bundle.engines),
+        ):
+            for name in needed:
+                owner[name]
         _specs(manifest["inputs"]), _specs(manifest["outputs"])
         bundle.classes, bundle.preprocessing  # noqa: B018
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -167,6 +175,10 @@ def read(path: Path) -> Bundle:
     return bundle
 
 
+_ENGINE = (
+    "target", "backend", "version", "precision", "device", "executed", "path", "bytes", "sha256",
+    "parts", "options", "golden", "tolerance",
+)  # fmt: skip
 _UNSEALED = "0" * 64
 
 

@@ -169,6 +169,13 @@ def test_every_byte_of_the_manifest_counts(bundle: Path) -> None:
         read(bundle)
 
 
+@pytest.mark.parametrize("key", ["backend", "tolerance", "options", "parts", "golden"])
+def test_an_engine_without_what_it_needs(bundle: Path, key: str) -> None:
+    _manifest(bundle, lambda manifest: manifest["engines"][0].pop(key))
+    with pytest.raises(CorruptBundle, match=f"manifest.json lacks or misstates '{key}'"):
+        read(bundle)
+
+
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(max_size=5),
@@ -209,6 +216,10 @@ def test_writing_replaces_a_bundle_in_one_step_and_nothing_else(tmp_path: Path) 
 
 def _empty() -> dict[str, Any]:
     return {
+        "name": "x",
+        "budget": {"fps": None, "max_drop": None},
+        "verdict": {"status": "pass", "reasons": []},
+        "golden": {"images": "golden/images.npy"},
         "engines": [],
         "inputs": [],
         "outputs": [],
