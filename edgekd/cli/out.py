@@ -21,13 +21,19 @@ def document(value: Any) -> None:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table; the first column to the left, the others to the right."""
+    """Prints a table; the first column to the left, the others to the right and never cut."""
     from rich.console import Console
     from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for place, heading in enumerate(headings):
-        drawn.add_column(heading, justify="right" if place else "left", no_wrap=True)
+        widest = max(len(cells[place]) for cells in (headings, *rows))
+        drawn.add_column(
+            heading,
+            justify="right" if place else "left",
+            no_wrap=True,
+            min_width=widest if place else None,
+        )
     for row in rows:
         drawn.add_row(*row)
     width = None if sys.stdout.isatty() else 200
@@ -35,31 +41,29 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def engines(rows: Sequence[Mapping[str, Any]], preferred: str = "") -> None:
-    """Prints the engines of a report or a measurement."""
+    """Prints the engines of a report or a measurement, in 80 columns."""
 
-    def ms(value: float) -> str:
-        return f"{value / 1e6:.3g}"
+    def ms(row: Mapping[str, Any], name: str) -> str:
+        return f"{row['latency_ns'][name] / 1e6:.3g}" if row["latency_ns"] else "-"
 
     def shown(value: Any, text: str) -> str:
         return "-" if value is None else text.format(value)
 
     table(
-        ("engine", "p50 ms", "p99 ms", "images/s", "× teacher", "top-1 %", "size kB", ""),
+        ("  engine", "p50 ms", "p99 ms", "img/s", "speed-up", "top-1", "kB"),
         [
             (
-                row["name"],
-                ms(row["latency_ns"]["p50"]) if row["latency_ns"] else "-",
-                ms(row["latency_ns"]["p99"]) if row["latency_ns"] else "-",
+                f"{'*' if row['name'] == preferred else ' '} {row['name']}",
+                ms(row, "p50"),
+                ms(row, "p99"),
                 shown(row["throughput_per_s"] and row["throughput_per_s"]["1"], "{:,.0f}"),
                 shown(row["speedup_vs_teacher"], "{:.2f}"),
                 shown(row["top1"], "{:.2f}"),
                 f"{row['bytes'] / 1e3:,.1f}",
-                "preferred"
-                if row["name"] == preferred
-                else ""
-                if row["executed"]
-                else "built, not executed",
             )
             for row in rows
         ],
     )
+    click.echo("* preferred; speed-up: of p50, against the teacher in the same runtime")
+    if unrun := [row["name"] for row in rows if not row["executed"]]:
+        click.echo(f"built, not executed here: {', '.join(unrun)}")

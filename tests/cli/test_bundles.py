@@ -108,7 +108,9 @@ def test_report_prints_the_verdict_and_draws_the_same_page(
     assert result.returncode == 0
     assert f"PASS  {page}" in result.stdout
     assert "student/openvino-cpu/int8" in result.stdout
-    assert "built, not executed" in result.stdout
+    assert "built, not executed here: student/tensorrt-rtx/fp32" in result.stdout
+    best = json.loads((built["bundle"] / "report.json").read_text())["preferred"]
+    assert f"* {best}" in result.stdout
     assert page.read_bytes() == (built["bundle"] / "report.html").read_bytes()
     whole = json.loads((built["bundle"] / "report.json").read_text())
     assert _json("report", built["bundle"]) == whole
