@@ -98,12 +98,20 @@ class StudentSettings(Settings):
 
 
 class DistillSettings(Settings):
-    """``[distill]``: loss = ce_weight · CE + weight · T² · KL(teacher ‖ student)."""
+    """``[distill]``: loss = ce_weight · CE + weight · the named loss, ``edgekd.distill.losses``."""
 
-    loss: Literal["kl"] = "kl"
+    loss: Literal["kl", "soft_cross_entropy", "mse_logits", "dkd", "dist", "logit_std_kl"] = "kl"
     temperature: Above0 = 2.0
     weight: NonNegative = 0.5
     ce_weight: NonNegative = 0.5
+    target_weight: NonNegative = 1.0
+    """``dkd``: of the right class against all others."""
+    rest_weight: NonNegative = 8.0
+    """``dkd``: among the other classes."""
+    inter_weight: NonNegative = 1.0
+    """``dist``: correlation over the classes of a sample."""
+    intra_weight: NonNegative = 1.0
+    """``dist``: correlation over the samples of a batch."""
 
 
 class CalibrationSettings(Settings):

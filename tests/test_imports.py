@@ -37,6 +37,7 @@ MAY_IMPORT = {
 # Files that are nothing without torch, so that they import it at the top.
 NEED_TORCH = {
     "edgekd.distill.losses",
+    "edgekd.distill.objectives",
     "edgekd.distill.teachers",
     "edgekd.distill.trainer",
     "edgekd.models.dscnn",

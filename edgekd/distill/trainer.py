@@ -19,7 +19,7 @@ from edgekd.artifacts import Checkpoint, Dataset, Preprocessing
 from edgekd.data import Images, splits
 from edgekd.data.batches import draw_view, slices
 from edgekd.data.splits import Samples
-from edgekd.distill import losses
+from edgekd.distill.objectives import objective
 from edgekd.distill.teachers import Teacher, bf16_autocast
 from edgekd.errors import TrainError
 from edgekd.models import weights
@@ -42,7 +42,7 @@ def train(
 ) -> Checkpoint:
     """The stage ``teacher``, ``student`` or ``control``.
 
-    With a teacher the loss is ``ce_weight · CE + weight · T² · KL``; without one it is CE.
+    With a teacher the loss is ``ce_weight · CE + weight ·`` the recipe's; without one it is CE.
     The last epoch's weights are kept; validation accuracy is recorded and chooses nothing.
 
     Raises:
@@ -79,11 +79,10 @@ def train(
             hard = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
             loss, terms = hard, {"ce": hard}
             if frozen is not None and distill is not None:
-                soft = losses.kl(
-                    logits, frozen.logits(x, batch.view, batch.ids), distill.temperature
-                )
+                known = frozen.logits(x, batch.view, batch.ids)
+                soft = objective(distill)(logits, known, labels)
                 loss = distill.ce_weight * hard + distill.weight * soft
-                terms["kl"] = soft
+                terms[distill.loss] = soft
             if not math.isfinite(loss.item()):
                 raise TrainError(
                     f"the loss of {model_name} is {loss.item()} in epoch {epoch + 1},"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -9,41 +12,122 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekd.distill.losses import kl
+from edgekd.distill.objectives import objective
+from edgekd.recipe import DistillSettings
+
+Array = np.ndarray
+NAMES = get_args(DistillSettings.model_fields["loss"].annotation)
+T = 3.0
+SETTINGS = {
+    name: DistillSettings(
+        loss=name, temperature=T, target_weight=0.7, rest_weight=3, inter_weight=2, intra_weight=0.5
+    )
+    for name in NAMES
+}
 
 
-def _log_softmax(x: np.ndarray) -> np.ndarray:
-    x = x - x.max(1, keepdims=True)
-    return x - np.log(np.exp(x).sum(1, keepdims=True))
+def _softmax(x: Array, temperature: float = T) -> Array:
+    e = np.exp(x / temperature - (x / temperature).max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
 
 
-def _kl(student: np.ndarray, teacher: np.ndarray, temperature: float) -> float:
-    log_s, log_t = _log_softmax(student / temperature), _log_softmax(teacher / temperature)
-    return float(temperature**2 * (np.exp(log_t) * (log_t - log_s)).sum(1).mean())
+def _kl(s: Array, t: Array, temperature: float = T) -> float:
+    p, q = _softmax(t, temperature), _softmax(s, temperature)
+    return float(temperature**2 * (p * np.log(p / q)).sum(1).mean())
 
 
-@given(
-    st.integers(1, 8),
-    st.integers(1, 12),
-    st.floats(0.5, 20),
-    st.integers(0, 100),
-    st.floats(0.1, 8),
-)
-def test_kl_is_the_formula(
-    n: int, classes: int, temperature: float, seed: int, size: float
-) -> None:
-    student, teacher = size * np.random.default_rng(seed).normal(size=(2, n, classes))
-    found = kl(torch.from_numpy(student), torch.from_numpy(teacher), temperature).item()
-    assert found == pytest.approx(_kl(student, teacher, temperature), rel=1e-3, abs=1e-4)
+def _soft_cross_entropy(s: Array, t: Array, labels: Array) -> float:
+    return float(T**2 * -(_softmax(t) * np.log(_softmax(s))).sum(1).mean())
 
 
-def test_its_gradient_is_the_difference_of_the_softened_outputs() -> None:
-    """dL/dz = T · (softmax(z/T) - softmax(t/T)) / n, by hand."""
-    student, teacher = np.random.default_rng(0).normal(size=(2, 5, 7))
-    z = torch.tensor(student, dtype=torch.float32, requires_grad=True)
-    kl(z, torch.tensor(teacher), 4.0).backward()
+def _dkd(s: Array, t: Array, labels: Array) -> float:
+    """Sample by sample, as the paper's equations stand."""
+    total = 0.0
+    for z, y, right in zip(s, t, labels, strict=True):
+        q, p = _softmax(z[None])[0], _softmax(y[None])[0]
+        binary = p[right] * np.log(p[right] / q[right]) + (1 - p[right]) * np.log(
+            (1 - p[right]) / (1 - q[right])
+        )
+        rest_p, rest_q = np.delete(p, right) / (1 - p[right]), np.delete(q, right) / (1 - q[right])
+        total += 0.7 * binary + 3 * float((rest_p * np.log(rest_p / rest_q)).sum())
+    return T**2 * total / len(s)
+
+
+def _dist(s: Array, t: Array, labels: Array) -> float:
+    q, p = _softmax(s), _softmax(t)
+
+    def unlike(a: Array, b: Array) -> float:
+        return float(np.mean([1 - np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)]))
+
+    return T**2 * (2 * unlike(q, p) + 0.5 * unlike(q.T, p.T))
+
+
+def _logit_std_kl(s: Array, t: Array, labels: Array) -> float:
+    def standard(x: Array) -> Array:
+        return (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
+
+    return _kl(standard(s), standard(t))
+
+
+FORMULAS: dict[str, Callable[[Array, Array, Array], float]] = {
+    "kl": lambda s, t, labels: _kl(s, t),
+    "soft_cross_entropy": _soft_cross_entropy,
+    "mse_logits": lambda s, t, labels: float(((s - t) ** 2).mean()),
+    "dkd": _dkd,
+    "dist": _dist,
+    "logit_std_kl": _logit_std_kl,
+}
+
+
+def _case(seed: int, n: int, classes: int, size: float = 2.0) -> tuple[Array, Array, Array]:
+    rng = np.random.default_rng(seed)
+    s, t = size * rng.normal(size=(2, n, classes))
+    return s, t, rng.integers(0, classes, n)
+
+
+def _torch(name: str, s: Array, t: Array, labels: Array) -> torch.Tensor:
+    found = objective(SETTINGS[name])(
+        torch.from_numpy(s), torch.from_numpy(t), torch.from_numpy(labels)
+    )
+    assert found.dtype == torch.float64
+    return found
+
+
+def test_every_loss_of_a_recipe_has_its_formula_here() -> None:
+    assert set(NAMES) == FORMULAS.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(st.integers(0, 1000), st.integers(2, 9), st.integers(3, 12))
+def test_a_loss_is_its_formula(name: str, seed: int, n: int, classes: int) -> None:
+    case = _case(seed, n, classes)
+    assert _torch(name, *case).item() == pytest.approx(FORMULAS[name](*case), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_gradient_is_the_formula_s(name: str) -> None:
+    """By central differences of the numpy formula."""
+    s, t, labels = _case(1, 4, 5)
+    z = torch.from_numpy(s).requires_grad_()
+    loss = objective(SETTINGS[name])(z, torch.from_numpy(t), torch.from_numpy(labels))
+    loss.backward()
     assert z.grad is not None
-    by_hand = 4.0 * (np.exp(_log_softmax(student / 4)) - np.exp(_log_softmax(teacher / 4))) / 5
-    np.testing.assert_allclose(z.grad.numpy(), by_hand, atol=1e-6)
+    step = 1e-5
+    for place in np.ndindex(*s.shape):
+        ahead, behind = s.copy(), s.copy()
+        ahead[place] += step
+        behind[place] -= step
+        rise = FORMULAS[name](ahead, t, labels) - FORMULAS[name](behind, t, labels)
+        assert z.grad[place].item() == pytest.approx(rise / (2 * step), rel=1e-4, abs=1e-6)
+
+
+def test_kl_s_gradient_is_the_difference_of_the_softened_outputs() -> None:
+    """dL/dz = T · (softmax(z/T) - softmax(t/T)) / n, by hand."""
+    s, t, _ = _case(0, 5, 7)
+    z = torch.from_numpy(s).requires_grad_()
+    kl(z, torch.from_numpy(t), T).backward()
+    assert z.grad is not None
+    np.testing.assert_allclose(z.grad.numpy(), T * (_softmax(s) - _softmax(t)) / 5, atol=1e-12)
 
 
 def test_the_gradients_size_hardly_depends_on_the_temperature() -> None:
@@ -51,26 +135,60 @@ def test_the_gradients_size_hardly_depends_on_the_temperature() -> None:
     student, teacher = np.random.default_rng(0).normal(size=(2, 64, 100))
     sizes = []
     for temperature in (4.0, 8.0, 16.0):
-        z = torch.tensor(student, requires_grad=True)
-        kl(z, torch.tensor(teacher), temperature).backward()
+        z = torch.from_numpy(student).requires_grad_()
+        kl(z, torch.from_numpy(teacher), temperature).backward()
         assert z.grad is not None
         sizes.append(float(z.grad.norm()))
     assert max(sizes) / min(sizes) < 1.2
 
 
-def test_equal_logits_cost_nothing_and_a_shift_changes_nothing() -> None:
-    x = torch.randn(4, 10)
-    assert kl(x, x, 2.0).item() == pytest.approx(0, abs=1e-6)
-    assert kl(x + 5, x - 3, 2.0).item() == pytest.approx(0, abs=1e-5)
+@pytest.mark.parametrize("name", [each for each in NAMES if each != "soft_cross_entropy"])
+def test_equal_logits_cost_nothing(name: str) -> None:
+    s, _, labels = _case(2, 6, 10)
+    assert _torch(name, s, s, labels).item() == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("name", [each for each in NAMES if each != "mse_logits"])
+def test_a_shift_of_all_logits_changes_nothing(name: str) -> None:
+    s, t, labels = _case(3, 6, 10)
+    moved = _torch(name, s + 5, t - 3, labels).item()
+    assert moved == pytest.approx(_torch(name, s, t, labels).item(), rel=1e-6)
+
+
+def test_standardised_logits_forget_their_scale() -> None:
+    s, t, labels = _case(4, 6, 10)
+    one = _torch("logit_std_kl", s, t, labels).item()
+    assert _torch("logit_std_kl", 7 * s, t, labels).item() == pytest.approx(one, rel=1e-6)
+
+
+def test_dkd_with_the_teacher_s_doubt_as_weight_is_kl() -> None:
+    """Zhao et al., equation 5: KL = TCKD + (1 - p_right) · NCKD, here for one sample."""
+    s, t, labels = _case(5, 1, 6)
+    doubt = float(1 - _softmax(t)[0, labels[0]])
+    settings = DistillSettings(loss="dkd", temperature=T, target_weight=1, rest_weight=doubt)
+    found = objective(settings)(torch.from_numpy(s), torch.from_numpy(t), torch.from_numpy(labels))
+    assert found.item() == pytest.approx(_kl(s, t), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [0.0, 1.0, 1e4])
-def test_degenerate_inputs_stay_finite(dtype: torch.dtype, size: float) -> None:
-    for shape in ((1, 1), (1, 10), (4, 1)):
+def test_degenerate_inputs_stay_finite(name: str, dtype: torch.dtype, size: float) -> None:
+    for shape in ((1, 1), (1, 10), (4, 1), (4, 2)):
         z = (size * torch.randn(shape)).to(dtype).requires_grad_()
-        loss = kl(z, (size * torch.randn(shape)).to(dtype), 1.0)
+        labels = torch.zeros(shape[0], dtype=torch.int64)
+        loss = objective(SETTINGS[name])(z, (size * torch.randn(shape)).to(dtype), labels)
         loss.backward()
         assert torch.isfinite(loss)
         assert z.grad is not None
         assert torch.isfinite(z.grad).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_logits_of_all_classes_stay_finite(name: str) -> None:
+    z = torch.zeros(4, 5, requires_grad=True)
+    loss = objective(SETTINGS[name])(z, torch.zeros(4, 5), torch.arange(4))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert z.grad is not None
+    assert torch.isfinite(z.grad).all()

@@ -88,6 +88,18 @@ def test_the_teachers_file_is_as_it_was_and_its_voice_is_heard(
     assert student.metrics["validation_top1"] > 30  # learnt without seeing one label
 
 
+@pytest.mark.parametrize("loss", ["mse_logits", "dkd", "dist", "logit_std_kl"])
+def test_each_loss_of_a_recipe_teaches(
+    teacher: Checkpoint, dataset: Dataset, tmp_path: Path, loss: str
+) -> None:
+    settings = DistillSettings.model_validate({"loss": loss, "weight": 0.5, "ce_weight": 0})
+    student = train(dataset, "dscnn-s", QUICK, tmp_path, teacher=teacher, distill=settings)
+    assert student.history is not None
+    first, *_, last = json.loads(student.history.read_text())
+    assert last[loss] < first[loss]
+    assert student.metrics["validation_top1"] > 20  # of ten classes, without cross-entropy
+
+
 def test_progress_reaches_the_end(dataset: Dataset, tmp_path: Path) -> None:
     seen: list[tuple[int, int, str]] = []
     train(dataset, "dscnn-s", QUICK, tmp_path, lambda *each: seen.append(each))
