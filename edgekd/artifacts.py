@@ -66,16 +66,23 @@ class Dataset(Artifact):
     """A source of images, cut into splits.
 
     Attributes:
-        source: how to open it, such as ``fashion-mnist``.
-        fingerprint: sha256 of the decoded images and labels.
+        source: its name, such as ``fashion-mnist``; of a folder or a file only the last part
+            of its path, so that it may be moved.
+        licence: the terms under which the images may be used.
+        fingerprint: sha256 of the decoded images, labels and classes.
         shape: channels, height, width of one image.
-        splits: a .npz with the ids ``train`` and ``validation``, both into the source's
-            own training part; ``test`` is the source's own and is only read to report.
-        sizes: images in each split.
+        splits: a .npz with the ids ``train``, ``validation`` and ``test``, the ids ``labelled``
+            of train's images whose label is used, and ``labels``. Ids are rows of ``pixels``;
+            without it they are places in the source's own training part, and test is its own.
+        pixels: uint8 (n, channels, height, width) .npy with the decoded images; None where a
+            built-in source is read anew.
+        sizes: images in each split; ``unlabelled``, if there are any, are a part of train.
         seed: the seed that the validation split was drawn with.
+        audit: what is odd about the images, see ``edgekd.data.audit``.
     """
 
     source: str
+    licence: str
     fingerprint: str
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
@@ -83,17 +90,55 @@ class Dataset(Artifact):
     sizes: Mapping[str, int]
     seed: int
     preprocessing: Preprocessing
+    audit: Mapping[str, Any]
+    pixels: Path | None = None
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of a given teacher: how images become its input, and its outputs classes.
+
+    Attributes:
+        model: the architecture's name, or ``onnx:FILE`` or ``bundle:NAME`` for what it was.
+        weights: safetensors, or an ONNX file.
+        weight: its share in the mean over the members that know a class.
+        outputs: for each output the index of the data's class, -1 where it is not used.
+        channels: of its input; grey images are repeated where it is 3.
+        size: height and width of its input; empty where it takes the data's.
+        scale: what turns the data's normalised image into its own, ``x * scale + shift``, one
+            figure a channel; empty where they are the same.
+        shift: see ``scale``.
+        log: its outputs are probabilities, whose logarithm is taken.
+        channels_last: its input is (n, height, width, channels).
+    """
+
+    model: str
+    weights: Path
+    weight: float
+    outputs: tuple[int, ...]
+    channels: int
+    size: tuple[int, ...] = ()
+    scale: tuple[float, ...] = ()
+    shift: tuple[float, ...] = ()
+    log: bool = False
+    channels_last: bool = False
+
+    @property
+    def onnx(self) -> bool:
+        """Whether ONNX Runtime runs it, so that there is no torch network."""
+        return self.weights.suffix == ".onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Artifact):
-    """A network of a built-in architecture with its weights.
+    """A network with its weights, or the members of a given teacher.
 
     Attributes:
-        weights: safetensors.
-        model: the architecture's name.
+        weights: safetensors; the first member's file where there are members.
+        model: the architecture's name; the members', joined by `` + ``.
         metrics: figures by name; accuracies in percent.
         history: JSON, one record an epoch; None where the weights were given.
+        members: empty for a network that takes the data's images and names its classes.
     """
 
     weights: Path
@@ -104,6 +149,21 @@ class Checkpoint(Artifact):
     macs: int
     metrics: Mapping[str, float]
     history: Path | None = None
+    members: tuple[Member, ...] = ()
+
+    @property
+    def onnx(self) -> bool:
+        """Whether a member is run by ONNX Runtime, so that torch cannot export the whole."""
+        return any(each.onnx for each in self.members)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherLogits(Artifact):
+    """A teacher's logits for every view of the training split: .npy (views, n, classes)."""
+
+    path: Path
+    views: int
+    classes: int
 
 
 @dataclass(frozen=True, kw_only=True)

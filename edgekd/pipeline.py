@@ -6,44 +6,28 @@ data ─ teacher ─ student, control ─ export ─ calibrate ─ quantise ─ 
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Callable, Mapping
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-from edgekd import data, preflight, targets
+from edgekd import preflight, targets
 from edgekd.artifacts import (
     Artifact,
-    CalibrationSet,
-    CalibrationTable,
-    Checkpoint,
-    Dataset,
-    Difference,
     EngineFile,
     Evaluation,
-    Golden,
-    Measurements,
     OnnxModel,
     QuantizedModel,
     Report,
 )
-from edgekd.backends.base import find
-from edgekd.backends.cuda import sm_here
-from edgekd.bench import host
 from edgekd.bundle import SUFFIX, Bundle
-from edgekd.errors import RecipeError
+from edgekd.errors import StageError
 from edgekd.packing import pack
 from edgekd.progress import Nobody, Progress, Watcher
-from edgekd.recipe import Recipe, TrainSettings
-from edgekd.store import Stage, Store, default_root, hash_file
+from edgekd.recipe import Recipe
+from edgekd.stages import PORTABLE_FORM, Stages
+from edgekd.store import Stage, Store, default_root
 from edgekd.targets import Target
 from edgekd.verdict import BASELINE
-
-A = TypeVar("A", bound=Artifact)
-
-PORTABLE_FORM = "s8s8"
 
 
 @dataclass(frozen=True)
@@ -64,11 +48,34 @@ def build(
 ) -> Result:
     """From a recipe to a bundle, ``out/NAME.edgekd``; finished stages come from the store.
 
+    Under ``torchrun`` every process calls this; they train together, rank 0 does everything
+    else, and each gets the result.
+
     Raises:
         RecipeError: the recipe names what does not exist.
         BackendUnavailable: a runtime that it needs is not installed; found out first.
         EdgekdError: a stage failed; the stages before it are kept.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return _lead(recipe, out, store, watcher, command)
+    from edgekd.distill import ranks  # torchrun started this: rank 0 builds, the others help
+
+    result = None
+    if ranks.rank():
+        result = ranks.follow()
+    else:
+        try:
+            result = _lead(recipe, out, store, watcher, command)
+        finally:
+            ranks.dismiss(result)
+    if result is None:
+        raise StageError("rank 0 could not build; it says why")
+    return result
+
+
+def _lead(
+    recipe: Recipe, out: Path, store: Store | None, watcher: Watcher | None, command: str
+) -> Result:
     chosen = preflight.check(recipe, out)
     return _Build(recipe, chosen, store or Store(default_root()), watcher or Nobody()).run(
         out, command
@@ -83,35 +90,37 @@ class _Build:
     ) -> None:
         self.recipe = recipe
         self.targets = chosen
-        self.store = store
-        self.watcher = watcher
+        self.stages = Stages(recipe, chosen, store, watcher)
 
     def run(self, out: Path, command: str) -> Result:
         """All the stages, in order."""
-        dataset = self._data()
-        checkpoints = {"teacher": self._teacher(dataset)}
-        checkpoints["student"] = self._student("student", dataset, checkpoints["teacher"])
+        dataset = self.stages.data()
+        checkpoints = {"teacher": self.stages.teacher(dataset)}
+        checkpoints["student"] = self.stages.student("student", dataset, checkpoints["teacher"])
         if self.recipe.student.control:
-            checkpoints["control"] = self._student("control", dataset, None)
+            checkpoints["control"] = self.stages.student("control", dataset, None)
         exports = {
-            role: self._export(role, checkpoints[role], dataset) for role in ("teacher", "student")
+            role: self.stages.export(role, checkpoints[role], dataset)
+            for role in ("teacher", "student")
+            if not checkpoints[role].onnx
         }
-        chosen, table, quantized = self._quantise(exports["student"], dataset)
+        chosen, table, quantized = self.stages.quantise(exports["student"], dataset)
 
         baselines = [
-            self._engine(role, each, targets.load(BASELINE)) for role, each in checkpoints.items()
+            self.stages.engine(role, each, targets.load(BASELINE))
+            for role, each in checkpoints.items()
         ]
         shipped: list[tuple[EngineFile, OnnxModel | QuantizedModel]] = []
         for target in self.targets:
             for precision in dict.fromkeys(self.recipe.engines.precisions):
                 if precision in target.precisions:
                     model = exports["student"] if precision == "fp32" else quantized[target.form]
-                    shipped.append((self._engine("student", model, target), model))
+                    shipped.append((self.stages.engine("student", model, target), model))
         runnable = {each.target for each, _ in shipped if each.executed}
         peers = [
-            self._engine("teacher", exports["teacher"], target)
+            self.stages.engine("teacher", exports["teacher"], target)
             for target in self.targets
-            if target.name in runnable
+            if target.name in runnable and "teacher" in exports
         ]
         engines = [*baselines, *peers, *(each for each, _ in shipped)]
         executed = [each for each in engines if each.executed]
@@ -119,13 +128,13 @@ class _Build:
         evaluations: dict[str, Evaluation] = {}
         for engine in executed:  # the first is the teacher's baseline
             reference = evaluations.get(f"teacher/{BASELINE}/fp32")
-            evaluations[engine.name] = self._evaluate(engine, dataset, reference)
+            evaluations[engine.name] = self.stages.evaluate(engine, dataset, reference)
         to_teacher, to_student = (
-            self._differences(role, evaluations, dataset) for role in ("teacher", "student")
+            self.stages.differences(role, evaluations, dataset) for role in ("teacher", "student")
         )
-        golden = self._golden(shipped, dataset)
+        golden = self.stages.golden(shipped, dataset)
         timed = [each for each in executed if each.role != "control"]
-        measurements = self._bench(timed, dataset)
+        measurements = self.stages.bench(timed, dataset)
 
         inputs: dict[str, Artifact] = {
             "data": dataset,
@@ -166,7 +175,9 @@ class _Build:
             return report(found, folder, progress)
 
         packages = ("matplotlib", "jinja2")
-        drawn = self._stage("report", Stage("report", 1, settings, packages), inputs, Report, draw)
+        drawn = self.stages.run(
+            "report", Stage("report", 1, settings, packages), inputs, Report, draw
+        )
         bundle = pack(
             out / f"{self.recipe.name}{SUFFIX}",
             name=self.recipe.name,
@@ -174,216 +185,8 @@ class _Build:
             dataset=dataset,
             student=exports["student"],
             portable=quantized.get(PORTABLE_FORM),
-            teacher=exports["teacher"] if self.recipe.bundle.teacher else None,
+            teacher=exports.get("teacher") if self.recipe.bundle.teacher else None,
             engines=[each for each, _ in shipped],
             golden=golden,
         )
         return Result(bundle, drawn)
-
-    def _data(self) -> Dataset:
-        settings = self.recipe.data
-        source = data.open_source(settings.source)
-
-        def produce(folder: Path, progress: Progress) -> Dataset:
-            from edgekd.data.splits import prepare
-
-            return prepare(settings, source, folder, progress)
-
-        key = {**settings.canonical(), "fingerprint": source.fingerprint()}
-        return self._stage("data", Stage("data", 1, key, ("numpy",)), {}, Dataset, produce)
-
-    def _teacher(self, dataset: Dataset) -> Checkpoint:
-        settings = self.recipe.teacher
-        if not settings.weights:
-            return self._train("teacher", dataset, settings.model, settings.train, None)
-        given = Path(settings.weights)
-        if not given.is_file():
-            raise RecipeError(f"there is no file {given}", field="teacher.weights")
-
-        def produce(folder: Path, progress: Progress) -> Checkpoint:
-            from edgekd.distill.trainer import import_weights
-
-            return import_weights(dataset, settings.model, given, settings.train, folder)
-
-        key = {"model": settings.model, "weights": hash_file(given).sha256}
-        stage = Stage("teacher", 1, key, ("torch",))
-        return self._stage("teacher", stage, {"data": dataset}, Checkpoint, produce)
-
-    def _student(self, role: str, dataset: Dataset, teacher: Checkpoint | None) -> Checkpoint:
-        settings = self.recipe.student
-        return self._train(role, dataset, settings.model, settings.train, teacher)
-
-    def _train(
-        self,
-        role: str,
-        dataset: Dataset,
-        model: str,
-        settings: TrainSettings,
-        teacher: Checkpoint | None,
-    ) -> Checkpoint:
-        distill = self.recipe.distill if teacher is not None else None
-
-        def produce(folder: Path, progress: Progress) -> Checkpoint:
-            from edgekd.distill.trainer import train
-
-            return train(
-                dataset, model, settings, folder, progress, teacher=teacher, distill=distill
-            )
-
-        inputs: dict[str, Artifact] = {"data": dataset}
-        if teacher is not None:
-            inputs["teacher"] = teacher
-        key = {
-            "model": model,
-            "train": settings.canonical(),
-            "distill": distill.canonical() if distill else None,
-        }
-        return self._stage(role, Stage(role, 1, key, ("torch",)), inputs, Checkpoint, produce)
-
-    def _export(self, role: str, checkpoint: Checkpoint, dataset: Dataset) -> OnnxModel:
-        def produce(folder: Path, progress: Progress) -> OnnxModel:
-            from edgekd.export import export
-
-            return export(checkpoint, dataset, folder, progress)
-
-        stage = Stage("export", 1, {}, ("torch", "onnx", "onnxscript", "onnxruntime"))
-        inputs = {"checkpoint": checkpoint, "data": dataset}
-        return self._stage(f"export {role}", stage, inputs, OnnxModel, produce)
-
-    def _quantise(
-        self, model: OnnxModel, dataset: Dataset
-    ) -> tuple[CalibrationSet | None, CalibrationTable | None, dict[str, QuantizedModel]]:
-        """The calibration set, the ranges, and a model for each form that a target wants."""
-        if "int8" not in self.recipe.engines.precisions:
-            return None, None, {}
-        settings = self.recipe.calibration
-
-        def choose(folder: Path, progress: Progress) -> CalibrationSet:
-            from edgekd.calibration.sets import choose
-
-            return choose(dataset, settings, folder, progress)
-
-        def calibrate(folder: Path, progress: Progress) -> CalibrationTable:
-            from edgekd.calibration.table import calibrate
-
-            return calibrate(model, chosen, dataset, settings, folder, progress)
-
-        key: dict[str, Any] = {"samples": settings.samples, "seed": settings.seed}
-        stage = Stage("calibration-set", 1, key, ("numpy",))
-        chosen = self._stage("calibration set", stage, {"data": dataset}, CalibrationSet, choose)
-        key = {"method": settings.method, "percentile": settings.percentile}
-        stage = Stage("calibrate", 1, key, ("onnxruntime", "onnx"))
-        inputs: dict[str, Artifact] = {"model": model, "set": chosen, "data": dataset}
-        table = self._stage("calibrate", stage, inputs, CalibrationTable, calibrate)
-
-        quantized = {}
-        for form in sorted({PORTABLE_FORM, *(each.form for each in self.targets if each.form)}):
-
-            def quantise(folder: Path, progress: Progress, form: str = form) -> QuantizedModel:
-                from edgekd.quantize.qdq import quantize
-
-                return quantize(model, table, form, folder, progress)
-
-            stage = Stage("quantise", 1, {"form": form}, ("onnx", "numpy"))
-            inputs = {"model": model, "table": table}
-            quantized[form] = self._stage(
-                f"quantise {form}", stage, inputs, QuantizedModel, quantise
-            )
-        return chosen, table, quantized
-
-    def _engine(
-        self, role: str, model: Checkpoint | OnnxModel | QuantizedModel, target: Target
-    ) -> EngineFile:
-        backend = find(target.backend)
-
-        def produce(folder: Path, progress: Progress) -> EngineFile:
-            from edgekd.backends.base import build_engine
-
-            return build_engine(model, role, target, folder)
-
-        key: dict[str, Any] = {"role": role, "target": dataclasses.asdict(target)}
-        if target.device != "cpu":  # whether it can run here, and what "cuda" means here
-            key["gpu"] = sm_here()
-        precision = "fp32" if isinstance(model, Checkpoint) else model.precision
-        label = f"engine {role}/{target.name}/{precision}"
-        stage = Stage("engine", 1, key, backend.packages)
-        return self._stage(label, stage, {"model": model}, EngineFile, produce)
-
-    def _evaluate(
-        self, engine: EngineFile, dataset: Dataset, teacher: Evaluation | None
-    ) -> Evaluation:
-        def produce(folder: Path, progress: Progress) -> Evaluation:
-            from edgekd.evaluate import evaluate
-
-            return evaluate(engine, dataset, teacher, folder, progress)
-
-        inputs: dict[str, Artifact] = {"engine": engine, "data": dataset}
-        if teacher is not None:
-            inputs["teacher"] = teacher
-        stage = Stage("evaluate", 1, {"host": host.processor()}, find(engine.backend).packages)
-        return self._stage(f"evaluate {engine.name}", stage, inputs, Evaluation, produce)
-
-    def _differences(
-        self, role: str, evaluations: Mapping[str, Evaluation], dataset: Dataset
-    ) -> Difference:
-        reference = evaluations[f"{role}/{BASELINE}/fp32"]
-        others = [each for each in evaluations.values() if each is not reference]
-
-        def produce(folder: Path, progress: Progress) -> Difference:
-            from edgekd.evaluate import differences
-
-            return differences(reference, others, dataset, folder, progress)
-
-        inputs: dict[str, Artifact] = {"data": dataset, "reference": reference}
-        inputs |= {each.engine: each for each in others}
-        stage = Stage("differences", 1, {}, ("numpy",))
-        return self._stage(f"differences to {role}", stage, inputs, Difference, produce)
-
-    def _golden(
-        self, shipped: list[tuple[EngineFile, OnnxModel | QuantizedModel]], dataset: Dataset
-    ) -> Golden:
-        def produce(folder: Path, progress: Progress) -> Golden:
-            from edgekd.evaluate import golden
-
-            return golden(shipped, dataset, folder, progress)
-
-        inputs: dict[str, Artifact] = {"data": dataset}
-        for engine, model in shipped:
-            inputs |= {engine.name: engine, f"{engine.name} model": model}
-        stage = Stage("golden", 1, {"host": host.processor()}, ())
-        return self._stage("golden", stage, inputs, Golden, produce)
-
-    def _bench(self, engines: list[EngineFile], dataset: Dataset) -> Measurements:
-        settings = self.recipe.bench
-
-        def produce(folder: Path, progress: Progress) -> Measurements:
-            from edgekd.bench.measure import bench
-
-            return bench(engines, dataset, settings, folder, progress)
-
-        inputs: dict[str, Artifact] = {"data": dataset, **{each.name: each for each in engines}}
-        packages = sorted({name for each in engines for name in find(each.backend).packages})
-        key = {"bench": settings.canonical(), "host": host.facts()}
-        stage = Stage("bench", 2, key, packages)
-        return self._stage("bench", stage, inputs, Measurements, produce)
-
-    def _stage(
-        self,
-        label: str,
-        stage: Stage,
-        inputs: Mapping[str, Artifact],
-        kind: type[A],
-        produce: Callable[[Path, Progress], A],
-    ) -> A:
-        """One stage: its result from the store, or made, with whoever watches told."""
-        begin = time.monotonic()
-        worked = False
-
-        def make(folder: Path) -> A:
-            nonlocal worked
-            worked = True
-            return produce(folder, self.watcher.begin(label))
-
-        artifact = self.store.make(stage, inputs, kind, make)
-        self.watcher.end(label, not worked, time.monotonic() - begin)
-        return artifact

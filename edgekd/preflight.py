@@ -8,6 +8,7 @@ from edgekd import data, models, targets
 from edgekd.backends.base import find, require
 from edgekd.bundle import SUFFIX, check_place
 from edgekd.errors import BackendUnavailable, RecipeError
+from edgekd.models import members
 from edgekd.recipe import Recipe
 from edgekd.store import installed
 from edgekd.targets import Target
@@ -17,6 +18,7 @@ _PACKAGES = {
     "safetensors": "train",
     "onnx": "train",
     "onnxscript": "train",
+    "pillow": "train",
     "jinja2": "report",
     "matplotlib": "report",
 }
@@ -33,8 +35,11 @@ def check(recipe: Recipe, out: Path) -> list[Target]:
     """
     check_place(out / f"{recipe.name}{SUFFIX}")
     data.open_source(recipe.data.source)
-    models.check(recipe.teacher.model, "teacher")
+    if recipe.data.unlabelled:
+        data.open_unlabelled(recipe.data.unlabelled)
+    members.check(recipe.teacher)
     models.check(recipe.student.model, "student")
+    _check_losses(recipe)
     chosen = [targets.load(name) for name in dict.fromkeys(recipe.engines.targets)]
     for target in chosen:
         if target.name == BASELINE:
@@ -60,3 +65,34 @@ def check(recipe: Recipe, out: Path) -> list[Target]:
             raise BackendUnavailable(package, extra, "it is not installed")
     require(find("onnxruntime"))  # calibration, and the export's check
     return chosen
+
+
+def _check_losses(recipe: Recipe) -> None:
+    """Refuses losses that do not go with the teacher or the training.
+
+    Raises:
+        RecipeError: naming both.
+    """
+    settings, train, features = recipe.distill, recipe.student.train, recipe.distill.features()
+    if not any(settings.weights.values()):
+        raise RecipeError("every weight is zero", "give one", field="distill.weights")
+    if settings.cache == "on" and (reason := settings.uncacheable(train)):
+        raise RecipeError(
+            f"the teacher's logits cannot be kept: {reason}",
+            "or leave cache at 'auto'",
+            field="distill.cache",
+        )
+    if "crd" in features and (train.mixup or train.cutmix):
+        raise RecipeError(
+            "'crd' contrasts one image with others, and mixup and cutmix blend them",
+            "leave out the one or the other",
+            field="distill.weights",
+        )
+    file_kind, _ = members.place(recipe.teacher.model)
+    if features and (file_kind or recipe.teacher.also):
+        whose = "several teachers" if recipe.teacher.also else f"a teacher that is {file_kind}:"
+        raise RecipeError(
+            f"'{features[0]}' compares layers, and {whose} gives logits alone",
+            "choose losses on logits, such as kl or dist",
+            field="distill.weights",
+        )

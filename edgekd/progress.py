@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Protocol
 
-Progress = Callable[[int, int, str], None]
-"""What a stage calls: steps done, steps in all, and a note such as the loss."""
+
+class Progress(Protocol):
+    """What a stage calls as it goes on."""
+
+    def __call__(
+        self, done: int, total: int, note: str = "", scalars: Mapping[str, float] | None = None
+    ) -> None:
+        """Steps done, steps in all, a note such as the loss; once an epoch, its figures."""
 
 
-def silent(done: int, total: int, note: str = "") -> None:
+def silent(
+    done: int, total: int, note: str = "", scalars: Mapping[str, float] | None = None
+) -> None:
     """The progress of nobody watching."""
 
 
@@ -22,6 +30,9 @@ class Watcher(Protocol):
     def end(self, stage: str, reused: bool, seconds: float) -> None:
         """A stage is done, or its result was in the store."""
 
+    def note(self, line: str) -> None:
+        """What a stage found; a line that starts with ``! `` is a warning."""
+
 
 class Nobody:
     """Watches nothing."""
@@ -31,4 +42,7 @@ class Nobody:
         return silent
 
     def end(self, stage: str, reused: bool, seconds: float) -> None:
+        """See ``Watcher``."""
+
+    def note(self, line: str) -> None:
         """See ``Watcher``."""

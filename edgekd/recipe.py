@@ -1,19 +1,15 @@
 """The recipe: what to build, from what, for where, and within which budget.
 
-A recipe is a TOML file; every key has a default, so ``edgekd build --student dscnn-s`` needs
-none. This is the only module that knows pydantic; stages receive the models below as plain
-frozen records.
+Every key has a default, so ``edgekd build --student dscnn-s`` needs no file; ``recipe_file``
+reads one. Stages receive the models below as plain frozen records.
 """
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from edgekd.errors import RecipeError, near_matches
 
@@ -22,6 +18,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+DATA_FILES = ("folder", "npz")
+"""Before the colon of a data source that is a path."""
+TEACHER_FILES = ("onnx", "bundle")
+"""Before the colon of a teacher that is a file, and so cannot be trained."""
+PRETRAINED = "pretrained"
+"""In place of a teacher's weights file: its library's own."""
 
 
 class Settings(BaseModel):
@@ -34,22 +37,47 @@ class Settings(BaseModel):
         return self.model_dump(mode="json")
 
 
+def _pair(size: tuple[int, ...]) -> tuple[int, ...]:
+    if len(size) not in (0, 2):
+        raise ValueError("give [height, width], or []")
+    return size
+
+
 class DataSettings(Settings):
     """``[data]``"""
 
     source: str = "fashion-mnist"
+    """A built-in name, ``folder:PATH``, ``npz:PATH`` or ``module:function``."""
+    unlabelled: str = ""
+    """Further training images without labels; as ``source``, but no built-in name."""
+    labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The share of the training images whose labels are used; the others' are hidden."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """The share of the training images that is held out to validate."""
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The share that is held out to test, where the source has no test part of its own."""
+    size: Annotated[tuple[Positive, ...], AfterValidator(_pair)] = ()
+    """Height and width that every image is brought to; empty: all have one size already."""
+    channels: Literal[0, 1, 3] = 0
+    """Grey or colour; 0: grey if every image is."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that decode image files; 0: this one does."""
+    corrupt: Literal["stop", "skip"] = "stop"
+    """What to do about an image that cannot be decoded."""
     seed: Seed = 0
 
 
 class TrainSettings(Settings):
-    """``[teacher.train]`` and ``[student.train]``: SGD with Nesterov momentum."""
+    """``[teacher.train]`` and ``[student.train]``."""
 
     epochs: Positive = 30
     batch: Annotated[int, Field(gt=1)] = 128
+    """Images a step, of all processes together."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD has Nesterov momentum; AdamW wants a learning rate around 0.002."""
     learning_rate: Above0 = 0.2
-    momentum: Fraction = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """SGD's; AdamW's first beta."""
     weight_decay: NonNegative = 5e-4
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     warmup: Fraction = 0.2
@@ -60,25 +88,62 @@ class TrainSettings(Settings):
     """Move each image by up to this many pixels."""
     views: Annotated[int, Field(ge=0)] = 0
     """Augmented views of the training set that the epochs take in turn; 0 for a new one each
-    epoch. The teacher sees each view once, so a few views make distillation cheaper."""
+    epoch. The teacher's answers to a few views can be kept, which makes distillation cheaper."""
+    mixup: NonNegative = 0.0
+    """Blend pairs of images by a share from Beta(mixup, mixup); 0: never."""
+    cutmix: NonNegative = 0.0
+    """Paste a box of one image into another, its area from Beta(cutmix, cutmix); 0: never."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    autocast: Literal["auto", "off"] = "off"
-    """``auto``: bf16 where the processor has instructions for it."""
+    clip: NonNegative = 0.0
+    """The largest norm of the gradient; 0: any."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay, by step, of the averaged weights that are validated and kept; 0: no average."""
+    keep: Literal["last", "best"] = "last"
+    """Which epoch's weights are kept; the best is judged on validation."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many epochs without a better validation accuracy; 0: never."""
+    autocast: Literal["auto", "bf16", "fp16", "off"] = "off"
+    """``auto``: bf16 where the processor has instructions for it. fp16 is for GPUs."""
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    """Write a checkpoint every so many steps, beside the one after each epoch; 0: none."""
     seed: Seed = 0
+
+    def distinct_views(self) -> int:
+        """How many different views of the training set there are; 0 where each is a new one."""
+        return self.views if self.flip or self.shift else 1
 
 
 class TeacherTrainSettings(TrainSettings):
     """``[teacher.train]``"""
 
-    autocast: Literal["auto", "off"] = "auto"
+    autocast: Literal["auto", "bf16", "fp16", "off"] = "auto"
 
 
-class TeacherSettings(Settings):
+class MemberSettings(Settings):
+    """One teacher: ``[teacher]`` itself, or a table of ``[[teacher.also]]``."""
+
+    model: str
+    """A network's name, or ``onnx:FILE`` or ``bundle:FOLDER``."""
+    weights: str = ""
+    """A file of safetensors or of PyTorch, or ``pretrained`` for a library's own; with it the
+    teacher is not trained."""
+    weight: Above0 = 1.0
+    """Its share, relative to the others', in the logits of classes that several know."""
+    classes: tuple[str, ...] = ()
+    """The data's class that each output is, or an empty name; empty: all, in their order."""
+    mean: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = ()
+    """Of its own preprocessing, one figure a channel, of pixel / 255; empty: the data's."""
+    std: tuple[Above0, ...] = ()
+    size: tuple[Positive, ...] = ()
+    """Height and width that images are resized to for it; empty: none, or what its file fixes."""
+
+
+class TeacherSettings(MemberSettings):
     """``[teacher]``"""
 
     model: str = "resnet20"
-    weights: str = ""
-    """A .safetensors file; with it the teacher is not trained."""
+    also: tuple[MemberSettings, ...] = ()
+    """Further teachers, heard together with this one."""
     train: TeacherTrainSettings = TeacherTrainSettings()
 
 
@@ -97,13 +162,59 @@ class StudentSettings(Settings):
     train: StudentTrainSettings = StudentTrainSettings()
 
 
-class DistillSettings(Settings):
-    """``[distill]``: loss = ce_weight · CE + weight · the named loss, ``edgekd.distill.losses``."""
+LossName = Literal[
+    "ce", "kl", "soft_cross_entropy", "mse_logits", "dkd", "dist", "logit_std_kl",
+    "hint", "attention", "gram", "similarity", "rkd", "vid", "crd",
+]  # fmt: skip
 
-    loss: Literal["kl", "soft_cross_entropy", "mse_logits", "dkd", "dist", "logit_std_kl"] = "kl"
+FEATURE_LOSSES = ("hint", "attention", "gram", "similarity", "rkd", "vid", "crd")
+"""Those that compare features of layers, and so need a teacher whose layers can be reached."""
+
+STANDARD_WEIGHTS: Mapping[str, Mapping[str, float]] = {
+    "kl": {"ce": 0.5, "kl": 0.5},
+    "soft_cross_entropy": {"ce": 0.5, "soft_cross_entropy": 0.5},
+    "mse_logits": {"ce": 0.5, "mse_logits": 0.5},
+    "dkd": {"ce": 1.0, "dkd": 1.0},
+    "dist": {"ce": 1.0, "dist": 2.0},
+    "logit_std_kl": {"ce": 0.1, "logit_std_kl": 9.0},
+    "hint": {"ce": 1.0, "hint": 1.0},
+    "attention": {"ce": 1.0, "attention": 1000.0},
+    "gram": {"ce": 1.0, "gram": 1.0},
+    "similarity": {"ce": 1.0, "similarity": 3000.0},
+    "rkd": {"ce": 1.0, "rkd": 25.0},
+    "vid": {"ce": 1.0, "vid": 1.0},
+    "crd": {"ce": 1.0, "crd": 0.8},
+}
+"""What ``--distill NAME`` sets: the weights that the papers, or RepDistiller's and mdistiller's
+scripts, use on CIFAR-100."""
+
+
+def standard_weights(names: Sequence[str]) -> dict[str, float]:
+    """The standard weights of several losses together; cross-entropy's is the largest of theirs.
+
+    Raises:
+        RecipeError: there is no loss of that name.
+    """
+    weights: dict[str, float] = {}
+    for name in names:
+        if name not in STANDARD_WEIGHTS:
+            raise RecipeError(
+                f"no loss is called '{name}'",
+                near_matches(name, STANDARD_WEIGHTS),
+                path=f"--distill {name}",
+            )
+        for term, weight in STANDARD_WEIGHTS[name].items():
+            weights[term] = max(weight, weights.get(term, 0.0))
+    return weights
+
+
+class DistillSettings(Settings):
+    """``[distill]``: the student's loss is the sum of weight × term, ``edgekd.distill.losses``."""
+
+    weights: Annotated[dict[LossName, NonNegative], Field(min_length=1)] = {"ce": 0.5, "kl": 0.5}
+    """The weight of each term; ``ce`` is the cross-entropy with the labels."""
     temperature: Above0 = 2.0
-    weight: NonNegative = 0.5
-    ce_weight: NonNegative = 0.5
+    """Of the losses on logits."""
     target_weight: NonNegative = 1.0
     """``dkd``: of the right class against all others."""
     rest_weight: NonNegative = 8.0
@@ -112,6 +223,44 @@ class DistillSettings(Settings):
     """``dist``: correlation over the classes of a sample."""
     intra_weight: NonNegative = 1.0
     """``dist``: correlation over the samples of a batch."""
+    distance_weight: NonNegative = 1.0
+    """``rkd``: distances of pairs."""
+    angle_weight: NonNegative = 2.0
+    """``rkd``: angles of triplets."""
+    layers: dict[str, str] = {}
+    """Losses on features: the teacher's layer = the student's, by module path, in their order;
+    empty for the stages of the built-in networks."""
+    embedding: Positive = 128
+    """``crd``: dimensions of the space in which images are contrasted."""
+    negatives: Positive = 1024
+    """``crd``: other images that each image is contrasted with."""
+    contrast_temperature: Above0 = 0.07
+    """``crd``"""
+    autocast: Literal["auto", "off"] = "auto"
+    """``auto``: the teacher answers in bf16 where the processor has instructions for it."""
+    cache: Literal["auto", "on", "off"] = "auto"
+    """Keep the teacher's logits on disk: where that saves questions; or always, or never."""
+    cache_dtype: Literal["float32", "float16"] = "float32"
+
+    def features(self) -> tuple[str, ...]:
+        """The losses on features that have a weight."""
+        return tuple(name for name in FEATURE_LOSSES if self.weights.get(name))  # type: ignore[call-overload]
+
+    def uncacheable(self, train: TrainSettings) -> str:
+        """Why the teacher's logits cannot be kept; empty where they can."""
+        if not train.distinct_views():
+            return "every epoch draws new views: set student.train.views to their number"
+        if train.mixup or train.cutmix:
+            return "mixup and cutmix make new images: the teacher must see them"
+        if self.features():
+            return f"'{self.features()[0]}' needs the teacher's features, not its logits alone"
+        return ""
+
+    def caches(self, train: TrainSettings) -> bool:
+        """Whether the teacher's logits are kept: ``auto`` does where views come back."""
+        if self.cache == "auto":
+            return not self.uncacheable(train) and train.distinct_views() < train.epochs
+        return self.cache == "on"
 
 
 class CalibrationSettings(Settings):
@@ -181,124 +330,3 @@ class Recipe(Settings):
     bench: BenchSettings = BenchSettings()
     budget: BudgetSettings = BudgetSettings()
     bundle: BundleSettings = BundleSettings()
-
-
-def load(
-    path: Path | None,
-    flags: Mapping[str, Any] | None = None,
-    assignments: Sequence[str] = (),
-) -> Recipe:
-    """Reads a recipe, and lays the command line over it.
-
-    Args:
-        path: a TOML file; None for the defaults.
-        flags: values by dotted key, such as ``{"student.model": "dscnn-s"}``.
-        assignments: ``KEY=VALUE`` texts; a value is read as TOML, or else as plain text.
-
-    Raises:
-        RecipeError: naming the file with its line or the argument, the key and the mend.
-    """
-    document: dict[str, Any] = {}
-    text = ""
-    if path is not None:
-        try:
-            text = path.read_text()
-        except IsADirectoryError:
-            raise RecipeError("this is a folder", "name a .toml file", path=str(path)) from None
-        except OSError as error:
-            hint = "`edgekd init` writes one to start from"
-            raise RecipeError(f"cannot be read: {error.strerror}", hint, path=str(path)) from error
-        except UnicodeDecodeError as error:
-            raise RecipeError("is not UTF-8 text", path=str(path)) from error
-        try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise RecipeError(f"is not TOML: {error}", path=str(path)) from error
-        document.setdefault("name", _safe_name(path.stem))
-        teacher = document.get("teacher")
-        if isinstance(teacher, dict) and teacher.get("weights"):
-            # A path in a file means the same wherever the command is run.
-            teacher["weights"] = str(path.parent / str(teacher["weights"]))
-    overlaid: dict[str, str] = {}
-    for key, value in (flags or {}).items():
-        _lay(document, key, value, "the command line")
-        overlaid[key] = "the command line"
-    for assignment in assignments:
-        key, equals, raw = assignment.partition("=")
-        if not equals or not key:
-            raise RecipeError("expected KEY=VALUE", path=f"--set {assignment}")
-        _lay(document, key.strip(), _toml_value(raw), f"--set {assignment}")
-        overlaid[key.strip()] = f"--set {assignment}"
-    try:
-        return Recipe.model_validate(document)
-    except ValidationError as error:
-        raise _explain(error, text, path, overlaid) from None
-
-
-def _safe_name(stem: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-") or "model"
-
-
-def _lay(document: dict[str, Any], key: str, value: Any, where: str) -> None:
-    *tables, last = key.split(".")
-    for table in tables:
-        inner = document.setdefault(table, {})
-        if not isinstance(inner, dict):
-            raise RecipeError(f"'{table}' is not a table", path=where, field=key)
-        document = inner
-    document[last] = value
-
-
-def _toml_value(raw: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
-        return raw
-
-
-def _explain(
-    error: ValidationError, text: str, path: Path | None, overlaid: Mapping[str, str]
-) -> RecipeError:
-    """The first fault of a recipe in one line, with the number of further ones."""
-    faults = error.errors()
-    fault = faults[0]
-    keys = [str(each) for each in fault["loc"]]
-    field = ".".join(keys)
-    where = next((w for k, w in overlaid.items() if field == k or field.startswith(k + ".")), "")
-    if not where and path is not None:
-        line = _line_of(text, keys)
-        where = f"{path}:{line}" if line else str(path)
-    if fault["type"] == "extra_forbidden":
-        message = "there is no such key"
-        hint = near_matches(keys[-1], _known_keys(keys[:-1]))
-    else:
-        message = str(fault["msg"])[:1].lower() + str(fault["msg"])[1:]
-        if not isinstance(fault["input"], dict):
-            message += f", not {fault['input']!r}"
-        hint = ""
-    if len(faults) > 1:
-        message += f" (and {len(faults) - 1} more)"
-    return RecipeError(message, hint, path=where, field=field)
-
-
-def _known_keys(tables: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = Recipe
-    for table in tables:
-        model = model.model_fields[table].annotation  # type: ignore[assignment]
-    return list(model.model_fields)
-
-
-def _line_of(text: str, keys: Sequence[str]) -> int | None:
-    """The line on which a dotted key stands, if it is written in the plain way."""
-    table: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
-            table = header[1].split(".")
-            if table == list(keys):
-                return number
-        elif (entry := re.match(r"\s*([\w.-]+)\s*=", line)) and [
-            *table,
-            *entry[1].split("."),
-        ] == list(keys[: len(table) + entry[1].count(".") + 1]):
-            return number
-    return None

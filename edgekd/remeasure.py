@@ -117,7 +117,8 @@ def bench_bundle(
 def _teacher(bundle: Bundle) -> OnnxModel:
     if "teacher.onnx" not in bundle.hashes():
         raise BundleError(
-            f"{bundle.root} does not hold the teacher", "build it with bundle.teacher = true"
+            f"{bundle.root} does not hold the teacher",
+            "build it with bundle.teacher = true; one that ONNX Runtime runs is never in it",
         )
     student = bundle.engine(bundle.engines[0])
     return OnnxModel(

@@ -119,6 +119,13 @@ class Store:
             self._warn(f"the stored {stage.name} {entry} is damaged ({error}); making it again")
             return None
 
+    def unfinished(self, stage: Stage, inputs: Mapping[str, Artifact]) -> Path:
+        """A folder where a stage may keep what it needs to go on after it was stopped.
+
+        It is the stage's until the artefact is finished, and is then removed.
+        """
+        return self.root / "unfinished" / stage.name / self.key(stage, inputs)[:32]
+
     def make(
         self,
         stage: Stage,
@@ -154,6 +161,8 @@ class Store:
                     shutil.rmtree(entry)  # damaged: find() said so
                 entry.parent.mkdir(parents=True, exist_ok=True)
                 folder.rename(entry)
+                if (left := self.unfinished(stage, inputs)).exists():
+                    shutil.rmtree(left)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
             return _read(entry, kind)

@@ -168,6 +168,13 @@ def read_json(path: Path) -> dict[str, object]:
     return value
 
 
+def state_of(checkpoint: Checkpoint) -> str:
+    """A hash of a network's weights."""
+    from edgekd.distill.teachers import state_hash
+
+    return state_hash(weights.load(checkpoint))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Random numbers, the same in every run."""

@@ -12,11 +12,16 @@ from pathlib import Path
 import pytest
 
 import edgekd
-from edgekd.errors import BackendUnavailable, RecipeError
+from edgekd.artifacts import OnnxModel
+from edgekd.errors import BackendUnavailable, BundleError, RecipeError
 from edgekd.pipeline import build
-from edgekd.recipe import Recipe, load
+from edgekd.progress import Nobody
+from edgekd.recipe import Recipe
+from edgekd.recipe_file import load
+from edgekd.remeasure import bench_bundle
 from edgekd.store import Store
-from tests.conftest import ROOT, assert_one_line, built_with, run_cli
+from tests.conftest import ROOT, TINY, assert_one_line, built_with, run_cli
+from tests.models.bundles import bundle_of
 
 
 def _stages(stderr: str) -> dict[str, bool]:
@@ -241,3 +246,36 @@ def test_a_backend_that_is_not_installed_stops_the_build_before_any_work(tmp_pat
     with pytest.raises(BackendUnavailable, match=r"pip install 'edgekd\[tensorrt\]'"):
         build(recipe, tmp_path, store=Store(tmp_path / "store"))
     assert not (tmp_path / "store").exists()
+
+
+def test_teachers_that_are_files_teach_a_network_of_the_users_own(
+    onnx_model: OnnxModel, tmp_path: Path
+) -> None:
+    student = bundle_of(tmp_path / "first.edgekd", onnx_model.path)
+    path = tmp_path / "r.toml"
+    path.write_text(
+        TINY.replace('"dscnn-s"', '"tests.models.nets:pooled"').replace(
+            'model = "resnet8"',
+            f'model = "onnx:{onnx_model.path}"\n'
+            f'[[teacher.also]]\nmodel = "bundle:{student.name}"\nweight = 2.0',
+        )
+    )
+    recipe = load(
+        path, {"student.train.epochs": 1, "engines.precisions": ["fp32"], "bench.samples": 20}
+    )
+    result = build(recipe, tmp_path, store=Store(tmp_path / "store"))
+    facts = json.loads(result.report.json.read_text())
+    assert facts["models"]["teacher"]["model"] == "onnx:model.onnx + bundle:first.edgekd"
+    assert facts["models"]["teacher"]["parity"] is None
+    assert facts["models"]["teacher"]["macs"] > 0
+    assert [each["name"] for each in facts["engines"]] == [
+        "teacher/torch/fp32", "student/torch/fp32", "student/onnxruntime-cpu/fp32"
+    ]  # fmt: skip
+    assert any("is run by ONNX Runtime" in each for each in facts["notes"])
+    assert "against it in the same runtime" not in result.report.html.read_text()
+    assert "teacher.onnx" not in result.bundle.hashes()
+    with pytest.raises(BundleError, match="one that ONNX Runtime runs is never in it"):
+        bench_bundle(
+            result.bundle.root, targets=[], budget=recipe.budget, teacher=True,
+            settings=recipe.bench, folder=tmp_path, watcher=Nobody(),
+        )  # fmt: skip

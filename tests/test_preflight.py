@@ -11,7 +11,7 @@ from edgekd.backends.base import Availability
 from edgekd.backends.tensorrt import TensorRt
 from edgekd.errors import BackendUnavailable, BundleError, RecipeError
 from edgekd.preflight import check
-from edgekd.recipe import load
+from edgekd.recipe_file import load
 from edgekd.store import installed
 
 
@@ -21,8 +21,28 @@ from edgekd.store import installed
         ({"student.model": "dscn-s"}, "student.model: no student is called 'dscn-s': did you mean"),
         ({"teacher.model": "resnet2"}, "teacher.model: .*'resnet20'"),
         ({"data.source": "fashion"}, "data.source: .*'fashion-mnist'"),
+        ({"data.source": "folder:none"}, "data.source: there is no folder 'none'"),
+        ({"data.source": "no_module:load"}, "data.source: no module is called 'no_module'"),
+        ({"data.unlabelled": "npz:none"}, "data.unlabelled: there is no file 'none'"),
         ({"engines.targets": ["tensorrt-rtxx"]}, "engines.targets: .*'tensorrt-rtx'"),
         ({"engines.targets": ["torch"]}, "is the baseline"),
+        ({"distill.weights": {"kl": 0}}, "distill.weights: every weight is zero"),
+        (
+            {"distill.cache": "on", "student.train.flip": True},
+            "distill.cache: .*every epoch draws new views: set student.train.views",
+        ),
+        (
+            {"distill.cache": "on", "student.train.views": 2, "student.train.mixup": 0.1},
+            "distill.cache: .*the teacher must see them",
+        ),
+        (
+            {"distill.cache": "on", "student.train.views": 2, "distill.weights": {"hint": 1}},
+            "distill.cache: .*'hint' needs the teacher's features",
+        ),
+        (
+            {"distill.weights": {"crd": 1}, "student.train.cutmix": 1.0},
+            "distill.weights: 'crd' contrasts one image with others",
+        ),
         (
             {"engines.targets": ["tensorrt-rtx"], "bench.batch": 64},
             "bench.batch: 64 is more than the 32 that tensorrt-rtx is built for: lower it",
@@ -34,13 +54,28 @@ def test_names_and_what_does_not_fit(change: dict[str, object], words: str, tmp_
         check(load(None, change), tmp_path)
 
 
+def test_losses_on_layers_need_one_teacher_with_layers(tmp_path: Path) -> None:
+    (tmp_path / "teacher.onnx").write_bytes(b"")
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    weights = {"teacher.weights": str(tmp_path / "w.safetensors")}
+    also = [{"model": "resnet8", "weights": str(tmp_path / "w.safetensors")}]
+    for teacher, words in (
+        ({"teacher.model": f"onnx:{tmp_path}/teacher.onnx"}, "a teacher that is onnx:"),
+        ({"teacher.also": also, **weights}, "several teachers"),
+    ):
+        with pytest.raises(RecipeError, match=f"'rkd' compares layers, and {words} gives logits"):
+            check(load(None, {**teacher, "distill.weights": {"ce": 1, "rkd": 1}}), tmp_path)
+        check(load(None, {**teacher, "distill.weights": {"ce": 1, "dist": 1}}), tmp_path)
+
+
 def test_targets_are_returned_once_each(tmp_path: Path) -> None:
     recipe = load(None, {"engines.targets": ["openvino-cpu", "onnxruntime-cpu", "openvino-cpu"]})
     assert [each.name for each in check(recipe, tmp_path)] == ["openvino-cpu", "onnxruntime-cpu"]
 
 
 @pytest.mark.parametrize(
-    ("package", "extra"), [("safetensors", "train"), ("jinja2", "report"), ("onnx", "train")]
+    ("package", "extra"),
+    [("safetensors", "train"), ("jinja2", "report"), ("onnx", "train"), ("pillow", "train")],
 )
 def test_a_package_that_a_late_stage_needs(
     package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

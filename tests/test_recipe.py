@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekd.errors import RecipeError
-from edgekd.recipe import Recipe, load
+from edgekd.recipe import Recipe
+from edgekd.recipe_file import load
 from tests.conftest import ROOT
 
 
@@ -56,6 +57,25 @@ def test_flags_lie_over_the_file_and_assignments_over_flags(tmp_path: Path) -> N
 def test_paths_in_a_recipe_start_at_its_folder(tmp_path: Path) -> None:
     recipe = _load(tmp_path, '[teacher]\nweights = "w.safetensors"')
     assert Path(recipe.teacher.weights) == tmp_path / "w.safetensors"
+    data = _load(tmp_path, '[data]\nsource = "folder:a/b"\nunlabelled = "npz:/c.npz"').data
+    assert (data.source, data.unlabelled) == (f"folder:{tmp_path}/a/b", "npz:/c.npz")
+    data = _load(tmp_path, '[data]\nsource = "mine.data:load"').data
+    assert data.source == "mine.data:load"
+    named = load(tmp_path / "r.toml", {"data.source": "folder:here"}, ["data.unlabelled=npz:x"])
+    assert (named.data.source, named.data.unlabelled) == ("folder:here", "npz:x")
+    teacher = _load(
+        tmp_path,
+        '[teacher]\nmodel = "onnx:a/t.onnx"\n'
+        '[[teacher.also]]\nmodel = "bundle:/b.edgekd"\n'
+        '[[teacher.also]]\nmodel = "timm:vit"\nweights = "w.pt"\n'
+        '[[teacher.also]]\nmodel = "timm:vit"\nweights = "pretrained"\n',
+    ).teacher
+    assert teacher.model == f"onnx:{tmp_path / 'a' / 't.onnx'}"
+    assert [(each.model, each.weights) for each in teacher.also] == [
+        ("bundle:/b.edgekd", ""),
+        ("timm:vit", str(tmp_path / "w.pt")),
+        ("timm:vit", "pretrained"),
+    ]
 
 
 @given(st.integers(1, 10**6))
@@ -75,6 +95,14 @@ def test_a_setting_survives_the_way_through_json(epochs: int) -> None:
         ("[budget]\nfps = inf", ("budget.fps", "finite")),
         ("[engines]\ntargets = []", ("engines.targets", "at least 1")),
         ('[calibration]\nmethod = "entropi"', ("calibration.method", "'percentile' or 'minmax'")),
+        (
+            '[[teacher.also]]\nmodel = "a"\n[[teacher.also]]\nmodel = "b"\nwieght = 1',
+            ("r.toml:5", "teacher.also.1.wieght", "'weight'"),
+        ),
+        ("[[teacher.also]]\nweight = 0", ("teacher.also.0.model", "required", "and 1 more")),
+        ("[teacher]\nstd = [0]", ("r.toml:2", "teacher.std", "greater than 0")),
+        ("[data]\nsize = [32]", ("r.toml:2", "data.size", "give [height, width], or [], not")),
+        ("[data]\nlabelled = 0", ("r.toml:2", "data.labelled", "greater than 0")),
         ('name = "../up"', ("name", "not '../up'")),
         ("a = = 1", ("r.toml", "is not TOML", "line 1")),
         ("[student]\na = 1\nb = 2", ("and 1 more",)),

@@ -1,13 +1,16 @@
-"""PyTorch eager on the CPU, the teacher's baseline: its engine is a safetensors file."""
+"""PyTorch eager on the CPU, the teacher's baseline: its engine is the weights of its members."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgekd.artifacts import Checkpoint, EngineFile, TensorSpec
+from edgekd.artifacts import Checkpoint, EngineFile, Member, TensorSpec
 from edgekd.backends.base import Arrays, Availability, Buildable
 from edgekd.errors import BackendUnavailable, BuildError
 from edgekd.targets import Target
@@ -32,11 +35,17 @@ class TorchEager:
         return Availability(torch.__version__, ("cpu",))
 
     def build(self, model: Buildable, target: Target, out_dir: Path) -> EngineFile:
-        """Keeps the weights, and in ``options`` the architecture to fill with them."""
+        """Keeps the weights, and in ``options`` what is to be filled with them."""
         if not isinstance(model, Checkpoint):
             raise BuildError(f"{self.name} builds from a checkpoint, not from ONNX")
-        path = out_dir / "weights.safetensors"
-        shutil.copyfile(model.weights, path)
+        given = [each.weights for each in model.members] or [model.weights]
+        kept = [out_dir / f"weights{n or ''}{each.suffix}" for n, each in enumerate(given)]
+        for source, copy in zip(given, kept, strict=True):
+            shutil.copyfile(source, copy)
+        members = [
+            {name: each for name, each in dataclasses.asdict(member).items() if name != "weights"}
+            for member in model.members
+        ]
         return EngineFile(
             role="",
             target=target.name,
@@ -44,11 +53,12 @@ class TorchEager:
             backend_version=self.probe().version,
             device=target.device,
             precision="fp32",
-            path=path,
+            path=kept[0],
+            parts=tuple(kept[1:]),
             model_inputs=(TensorSpec("image", "float32", ("batch", *model.shape)),),
             model_outputs=(TensorSpec("logits", "float32", ("batch", model.classes)),),
             executed=True,
-            options={"model": model.model},
+            options={"model": model.model, "members": json.dumps(members)},
         )
 
     def open(self, engine: EngineFile, threads: int = 1) -> TorchSession:
@@ -57,17 +67,39 @@ class TorchEager:
             import torch
         except ImportError as error:
             raise BackendUnavailable(self.name, self.extra, "it is not installed") from error
-        from edgekd import models
         from edgekd.models import weights
 
         threads_before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        classes, channels = engine.model_outputs[0].shape[-1], engine.model_inputs[0].shape[1]
-        assert isinstance(classes, int)
-        assert isinstance(channels, int)
-        model = models.create(engine.options["model"], classes, channels)
-        weights.fill(model, engine.path)
-        return TorchSession(model.eval(), engine.model_inputs, engine.model_outputs, threads_before)
+        specs = (engine.model_inputs[0], engine.model_outputs[0])
+        channels, height, width, classes = (
+            each for spec in specs for each in spec.shape[1:] if isinstance(each, int)
+        )
+        files = (engine.path, *engine.parts)
+        members = json.loads(engine.options["members"])
+        model = weights.load(
+            Checkpoint(
+                weights=engine.path,
+                model=engine.options["model"],
+                classes=classes,
+                shape=(channels, height, width),
+                params=0,
+                macs=0,
+                metrics={},
+                members=tuple(
+                    _member(record, path) for record, path in zip(members, files, strict=False)
+                ),
+            )
+        )
+        return TorchSession(model, engine.model_inputs, engine.model_outputs, threads_before)
+
+
+def _member(record: Mapping[str, Any], path: Path) -> Member:
+    """A member from its JSON, whose lists were tuples, and its file."""
+    values: dict[str, Any] = {
+        name: tuple(each) if isinstance(each, list) else each for name, each in record.items()
+    }
+    return Member(weights=path, **values)
 
 
 class TorchSession:

@@ -24,6 +24,7 @@ from edgekd.artifacts import (
 from edgekd.backends.base import Arrays, find
 from edgekd.bench import host, load, stats
 from edgekd.data import Images, splits
+from edgekd.data.rows import Rows
 from edgekd.errors import BenchError
 from edgekd.preprocessing import normalise
 from edgekd.progress import Progress, silent
@@ -48,7 +49,7 @@ def bench(
 
 def measure(
     engines: Sequence[EngineFile],
-    images: Images,
+    images: Images | Rows,
     preprocessing: Preprocessing,
     settings: BenchSettings,
     out_dir: Path,

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.artifacts import CalibrationSet, Dataset
-from edgekd.data import Images, open_source, splits
+from edgekd.data import UNLABELLED, Images, splits
+from edgekd.data.splits import Ids, Samples
 from edgekd.errors import CalibrationError
 from edgekd.progress import Progress, silent
 from edgekd.recipe import CalibrationSettings
@@ -21,10 +22,11 @@ SCHEMA = 1
 def choose(
     dataset: Dataset, settings: CalibrationSettings, out_dir: Path, progress: Progress = silent
 ) -> CalibrationSet:
-    """The stage ``calibration-set``: a stratified draw from train.
+    """The stage ``calibration-set``: a stratified draw from train's images with a label.
 
-    Validation and test are other images by construction; the manifest says which split the
-    ids belong to, and ids are those of the source's training part.
+    Where those are too few, all of them are taken and the rest is drawn from the images
+    without a label. Validation and test are other images by construction; the manifest says
+    which split the ids belong to.
 
     Raises:
         CalibrationError: more samples are asked for than train has.
@@ -35,15 +37,16 @@ def choose(
             f"{settings.samples} calibration samples were asked for, and train has {len(train)}",
             "lower calibration.samples",
         )
-    places = splits.stratified(train.labels, settings.samples, settings.seed)
+    places = _draw(train, settings)
     images = train.images[places]
-    counts = np.bincount(train.labels[places], minlength=len(dataset.classes))
+    labels = train.labels[places]
+    counts = np.bincount(labels[labels != UNLABELLED], minlength=len(dataset.classes))
     sha256 = hashlib.sha256(images.tobytes()).hexdigest()
     manifest = out_dir / "calibration-set.json"
     record = {
         "schema": SCHEMA,
         "source": dataset.source,
-        "licence": open_source(dataset.source).licence,
+        "licence": dataset.licence,
         "fingerprint": dataset.fingerprint,
         "split": "train",
         "ids": train.ids[places].tolist(),
@@ -62,12 +65,25 @@ def images(chosen: CalibrationSet, dataset: Dataset, progress: Progress = silent
     Raises:
         CalibrationError: they are not the ones that the set was made from.
     """
-    ids = json.loads(chosen.manifest.read_text())["ids"]
-    found, _ = open_source(dataset.source).read("train", progress)
-    picked: Images = found[ids]
-    if hashlib.sha256(picked.tobytes()).hexdigest() != chosen.sha256:
+    ids: Ids = np.array(json.loads(chosen.manifest.read_text())["ids"], np.int64)
+    train = splits.read(dataset, "train", progress)
+    places = np.minimum(np.searchsorted(train.ids, ids), len(train) - 1)
+    picked = train.images[places]
+    same = np.array_equal(train.ids[places], ids)
+    if not same or hashlib.sha256(picked.tobytes()).hexdigest() != chosen.sha256:
         raise CalibrationError(
             f"the samples of {dataset.source} are not those that the calibration set names",
             "build again: the set will be chosen anew",
         )
     return picked
+
+
+def _draw(train: Samples, settings: CalibrationSettings) -> Ids:
+    known = np.flatnonzero(train.labels != UNLABELLED)
+    n = min(settings.samples, len(known))
+    places = known[splits.stratified(train.labels[known], n, settings.seed)]
+    if n < settings.samples:
+        others = np.flatnonzero(train.labels == UNLABELLED)
+        more = np.random.default_rng(settings.seed).permutation(others)[: settings.samples - n]
+        places = np.sort(np.concatenate([places, more]))
+    return places

@@ -24,7 +24,7 @@ COMMANDS = {
     "targets": "List what engines can be built for.",
     "students": "List the built-in students.",
     "teachers": "List the built-in teachers.",
-    "datasets": "List the built-in data sources.",
+    "datasets": "List the built-in data sources, or examine one of any kind.",
     "doctor": "Say what can be built and run here, and what is missing.",
     "init": "Write a recipe to start from.",
 }

@@ -36,11 +36,13 @@ def bench(
     Accuracy is the report's. Exit code 0: the preferred engine meets the budget, or none was
     given; 1: it does not; 5: there were too few samples to tell.
     """
-    from edgekd import recipe
+    from edgekd import recipe_file
     from edgekd.remeasure import bench_bundle
 
     flags = {"budget.fps": fps, "bench.threads": threads, "bench.samples": samples}
-    chosen = recipe.load(None, {key: value for key, value in flags.items() if value is not None})
+    chosen = recipe_file.load(
+        None, {key: value for key, value in flags.items() if value is not None}
+    )
     with watcher() as watching, tempfile.TemporaryDirectory() as folder:
         facts = bench_bundle(
             Path(bundle),

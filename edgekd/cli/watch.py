@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +14,8 @@ import click
 from edgekd.progress import Progress
 
 _EVERY_S = 10.0
+_ROWS = 8
+"""Epochs in the table."""
 
 
 class Lines:
@@ -21,9 +25,14 @@ class Lines:
         """See ``Watcher``."""
         last = time.monotonic()
 
-        def progress(done: int, total: int, note: str = "") -> None:
+        def progress(
+            done: int, total: int, note: str = "", scalars: Mapping[str, float] | None = None
+        ) -> None:
             nonlocal last
-            if time.monotonic() - last >= _EVERY_S:
+            if scalars:
+                figures = ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+                click.echo(f"  {stage}: {figures}", err=True)
+            elif time.monotonic() - last >= _EVERY_S:
                 last = time.monotonic()
                 share = f"{100 * done / total:3.0f} %" if total else ""
                 click.echo(f"  {stage}: {share} {note}".rstrip(), err=True)
@@ -34,6 +43,10 @@ class Lines:
         """See ``Watcher``."""
         how = "from the store" if reused else f"{seconds:.1f} s"
         click.echo(f"✓ {stage}: {how}", err=True)
+
+    def note(self, line: str) -> None:
+        """See ``Watcher``."""
+        click.echo(line if line.startswith("! ") else f"  {line}", err=True)
 
     def warn(self, line: str) -> None:
         """One line that the user should see."""
@@ -52,10 +65,13 @@ class Lines:
 
 
 class Bars:
-    """For a terminal: a bar for the stage at work, and a line for each that is done."""
+    """For a terminal: a bar for the stage at work, and a line for each that is done.
+
+    While a network trains, a table of its latest epochs stands above the bar.
+    """
 
     def __init__(self) -> None:
-        from rich.console import Console
+        from rich.console import Console, RenderableType
         from rich.progress import (
             BarColumn,
             Progress,
@@ -66,7 +82,16 @@ class Bars:
         )
 
         self._console = Console(stderr=True)
-        self._bars = Progress(
+        self._epochs: deque[Mapping[str, float]] = deque(maxlen=_ROWS)
+        epochs = self._epochs
+
+        class WithEpochs(Progress):
+            def get_renderables(self) -> Iterable[RenderableType]:
+                if epochs:
+                    yield _table(epochs)
+                yield self.make_tasks_table(self.tasks)
+
+        self._bars = WithEpochs(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=28),
             TaskProgressColumn(),
@@ -82,7 +107,11 @@ class Bars:
         """See ``Watcher``."""
         self._task = task = self._bars.add_task(stage, total=None, note="")
 
-        def progress(done: int, total: int, note: str = "") -> None:
+        def progress(
+            done: int, total: int, note: str = "", scalars: Mapping[str, float] | None = None
+        ) -> None:
+            if scalars:
+                self._epochs.append(scalars)
             self._bars.update(task, completed=done, total=total, note=note)
 
         return progress
@@ -92,8 +121,16 @@ class Bars:
         if self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
+            self._epochs.clear()
         how = "[dim]from the store[/]" if reused else f"{seconds:.1f} s"
         self._bars.console.print(f"[green]✓[/] {stage} {how}", highlight=False)
+
+    def note(self, line: str) -> None:
+        """See ``Watcher``."""
+        if line.startswith("! "):
+            self.warn(line.removeprefix("! "))
+        else:
+            self._bars.console.print(f"  {line}", style="dim", highlight=False, markup=False)
 
     def warn(self, line: str) -> None:
         """One line that the user should see."""
@@ -110,6 +147,19 @@ class Bars:
         trace: TracebackType | None,
     ) -> None:
         self._bars.stop()
+
+
+def _table(epochs: Iterable[Mapping[str, float]]) -> Any:
+    """The terms of the loss, and the accuracy, by epoch."""
+    from rich.table import Table
+
+    rows = list(epochs)
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in rows[-1]:
+        table.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*(f"{value:.4g}" for value in row.values()))
+    return table
 
 
 def watcher() -> Lines | Bars:

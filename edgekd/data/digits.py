@@ -6,7 +6,8 @@ import hashlib
 
 import numpy as np
 
-from edgekd.data import Images, Labels
+from edgekd.data import Images, Labels, Part, Shape
+from edgekd.data.arrays import in_memory
 from edgekd.data.splits import stratified
 from edgekd.errors import DataError
 from edgekd.progress import Progress, silent
@@ -19,8 +20,9 @@ class Digits:
     """The source ``digits``. It has no test part of its own: a stratified quarter is it."""
 
     name = "digits"
-    classes = tuple("0123456789")
-    shape = (1, 8, 8)
+    classes: tuple[str, ...] = tuple("0123456789")
+    shape: Shape = (1, 8, 8)
+    ignored: tuple[str, ...] = ()
     licence = "CC BY 4.0"
 
     def fingerprint(self) -> str:
@@ -29,6 +31,17 @@ class Digits:
         digest = hashlib.sha256(images.tobytes() + labels.tobytes())
         digest.update(f"{_TEST_SHARE} {_TEST_SEED}".encode())
         return digest.hexdigest()
+
+    def stamp(self) -> str:
+        """The fingerprint: these images do not change."""
+        return self.fingerprint()
+
+    def parts(self, progress: Progress = silent) -> dict[str, Part]:
+        """See ``Source``."""
+        return {
+            part: in_memory(f"{self.name}: {part}", *self.read(part, progress))
+            for part in ("train", "test")
+        }
 
     def read(self, part: str, progress: Progress = silent) -> tuple[Images, Labels]:
         """The part ``train`` or ``test``; see ``Source.read``."""

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.data import Images, Labels
+from edgekd.data import Images, Labels, Part, Shape
+from edgekd.data.arrays import in_memory
 from edgekd.errors import DataError
 from edgekd.progress import Progress, silent
 
@@ -46,7 +47,7 @@ class FashionMnist:
     """The source ``fashion-mnist``."""
 
     name = "fashion-mnist"
-    classes = (
+    classes: tuple[str, ...] = (
         "T-shirt/top",
         "Trouser",
         "Pullover",
@@ -58,12 +59,24 @@ class FashionMnist:
         "Bag",
         "Ankle boot",
     )
-    shape = (1, 28, 28)
+    shape: Shape = (1, 28, 28)
+    ignored: tuple[str, ...] = ()
     licence = "MIT"
 
     def fingerprint(self) -> str:
         """sha256 over the four files' published hashes; ``read`` holds the files to them."""
         return hashlib.sha256("".join(SHA256.values()).encode()).hexdigest()
+
+    def stamp(self) -> str:
+        """The fingerprint: these images do not change."""
+        return self.fingerprint()
+
+    def parts(self, progress: Progress = silent) -> dict[str, Part]:
+        """See ``Source``."""
+        return {
+            part: in_memory(f"{self.name}: {part}", *self.read(part, progress))
+            for part in ("train", "test")
+        }
 
     def read(self, part: str, progress: Progress = silent) -> tuple[Images, Labels]:
         """The part ``train`` or ``test``; see ``Source.read``."""

@@ -156,6 +156,11 @@ def _notes(
             f"The engines for {target} were built and not executed: no device here can run them."
             " Nothing is claimed of their speed or accuracy."
         )
+    if found.checkpoints["teacher"].onnx:
+        notes.append(
+            f"The teacher, {found.checkpoints['teacher'].model}, is run by ONNX Runtime wherever"
+            " PyTorch is named, and is not in the bundle."
+        )
     control = found.evaluations.get(f"control/{BASELINE}/fp32")
     if control is not None:
         delta, low, high = found.to_student.deltas[control.engine]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from edgekd import recipe
+from edgekd import recipe_file
 from edgekd.calibration.sets import choose
 from edgekd.data import open_source, splits
 from edgekd.data.fashion_mnist import DEBIAN
@@ -30,7 +30,7 @@ FOLDER = ROOT / "calibration"
 )
 def test_a_set_is_drawn_the_same_again_and_is_disjoint(name: str, tmp_path: Path) -> None:
     published = json.loads((FOLDER / f"{name}.json").read_text())
-    chosen = recipe.load(ROOT / "recipes" / f"{name}.toml")
+    chosen = recipe_file.load(ROOT / "recipes" / f"{name}.toml")
     for each in ("data", "set"):
         (tmp_path / each).mkdir()
     dataset = prepare(chosen.data, open_source(name), tmp_path / "data")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgekd import data, models, recipe, targets
+from edgekd import data, models, recipe, recipe_file, targets
 from edgekd.backends.base import BACKENDS
 from tests.conftest import assert_one_line, run_cli
 
@@ -65,7 +65,7 @@ def test_init_writes_a_recipe_that_is_the_default(tmp_path: Path) -> None:
     result = run_cli("init", cwd=tmp_path)
     assert result.returncode == 0
     assert "edgekd build recipe.toml" in result.stdout
-    written = recipe.load(tmp_path / "recipe.toml", {"name": "model"})
+    written = recipe_file.load(tmp_path / "recipe.toml", {"name": "model"})
     assert written == recipe.Recipe()
     assert_one_line(run_cli("init", cwd=tmp_path), 2, "recipe.toml: exists already")
     assert_one_line(run_cli("init", tmp_path / "none" / "r.toml"), 2, "No such file or directory")
