@@ -215,6 +215,43 @@ class QuantizedModel(Artifact):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Int8Check(Artifact):
+    """Top-1 on validation, in percent: of the fp32 model, and of each int8 form of it."""
+
+    fp32: float
+    forms: Mapping[str, float]
+
+    @property
+    def worst(self) -> str:
+        """The form that loses most."""
+        return min(self.forms, key=lambda form: self.forms[form])
+
+    @property
+    def lost(self) -> float:
+        """Points that the worst form loses."""
+        return self.fp32 - self.forms[self.worst]
+
+
+@dataclass(frozen=True)
+class Int8:
+    """What quantisation came to.
+
+    Attributes:
+        chosen: the calibration set.
+        table: the ranges.
+        forms: the models, by form.
+        before: what calibration alone loses; None where it was not asked.
+        after: what is lost after fine-tuning; None where there was none.
+    """
+
+    chosen: CalibrationSet
+    table: CalibrationTable
+    forms: Mapping[str, QuantizedModel]
+    before: Int8Check | None
+    after: Int8Check | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineFile(Artifact):
     """A vendor's own file, ready to be opened by its backend.
 

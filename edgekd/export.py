@@ -41,30 +41,12 @@ def export(
     Raises:
         ExportError: the export fails, or differs by more than a thousandth of the largest logit.
     """
-    import torch
-
     model = weights.load(checkpoint)
     images = splits.read(dataset, "validation", progress).images[:_SAMPLES]
     x = normalise(images, dataset.preprocessing)
     path = out_dir / "model.onnx"
     progress(0, 2, "exporting")
-    try:
-        with _quiet():
-            program = torch.onnx.export(
-                model,
-                (torch.from_numpy(x[:2]),),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim(BATCH, min=1, max=65536)},),
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-            assert program is not None
-            program.save(path, external_data=False)
-    except (torch.onnx.OnnxExporterError, torch._dynamo.exc.TorchDynamoException) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ExportError(f"{checkpoint.model} cannot be exported: {first_line}") from error
+    write(model, x[:2], path, checkpoint.model)
     progress(1, 2, "comparing with torch")
     parity = compare(model, path, x)
     progress(2, 2, f"largest difference {parity:.1e}")
@@ -76,6 +58,37 @@ def export(
         model_outputs=(TensorSpec(OUTPUT, "float32", (BATCH, classes)),),
         parity=parity,
     )
+
+
+def write(model: nn.Module, example: npt.NDArray[np.float32], path: Path, name: str) -> None:
+    """Writes a network in eval mode as ONNX.
+
+    Args:
+        example: two images or more.
+        name: what to call the network where it fails.
+
+    Raises:
+        ExportError: the exporter refuses it.
+    """
+    import torch
+
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                model,
+                (torch.from_numpy(example),),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim(BATCH, min=1, max=65536)},),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+            assert program is not None
+            program.save(path, external_data=False)
+    except (torch.onnx.OnnxExporterError, torch._dynamo.exc.TorchDynamoException) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ExportError(f"{name} cannot be exported: {first_line}") from error
 
 
 def compare(model: nn.Module, path: Path, x: npt.NDArray[np.float32]) -> float:

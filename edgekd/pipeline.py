@@ -104,7 +104,8 @@ class _Build:
             for role in ("teacher", "student")
             if not checkpoints[role].onnx
         }
-        chosen, table, quantized = self.stages.quantise(exports["student"], dataset)
+        int8 = self.stages.quantise(exports["student"], dataset, checkpoints)
+        quantized = {} if int8 is None else int8.forms
 
         baselines = [
             self.stages.engine(role, each, targets.load(BASELINE))
@@ -147,8 +148,11 @@ class _Build:
             "to student": to_student,
             "measurements": measurements,
         }
-        if table is not None and chosen is not None:
-            inputs |= {"calibration set": chosen, "calibration table": table}
+        if int8 is not None:
+            inputs |= {"calibration set": int8.chosen, "calibration table": int8.table}
+            for name, found in (("before", int8.before), ("after", int8.after)):
+                if found is not None:
+                    inputs[f"int8 {name} fine-tuning"] = found
         budget = self.recipe.budget
         settings = {"name": self.recipe.name, "command": command, "budget": budget.canonical()}
 
@@ -162,8 +166,7 @@ class _Build:
                 dataset=dataset,
                 checkpoints=checkpoints,
                 exports=exports,
-                calibration_set=chosen,
-                table=table,
+                int8=int8,
                 quantized=quantized,
                 engines={each.name: each for each in engines},
                 evaluations=evaluations,

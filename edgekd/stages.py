@@ -22,6 +22,8 @@ from edgekd.artifacts import (
     EngineFile,
     Evaluation,
     Golden,
+    Int8,
+    Int8Check,
     Measurements,
     OnnxModel,
     QuantizedModel,
@@ -178,11 +180,29 @@ class Stages:
         return self.run(f"export {role}", stage, inputs, OnnxModel, produce)
 
     def quantise(
-        self, model: OnnxModel, dataset: Dataset
-    ) -> tuple[CalibrationSet | None, CalibrationTable | None, dict[str, QuantizedModel]]:
-        """The calibration set, the ranges, and a model for each form that a target wants."""
+        self, model: OnnxModel, dataset: Dataset, checkpoints: Mapping[str, Checkpoint]
+    ) -> Int8 | None:
+        """A model for each form that a target wants, fine-tuned where int8 loses too much."""
         if "int8" not in self.recipe.engines.precisions:
-            return None, None, {}
+            return None
+        chosen, table = self._calibrate(model, dataset)
+        forms = self._forms(model, table)
+        settings = self.recipe.qat
+        if settings.when == "never":
+            return Int8(chosen, table, forms, None, None)
+        before = self._check(dataset, model, forms)
+        if settings.when == "auto" and before.lost <= settings.max_loss:
+            return Int8(chosen, table, forms, before, None)
+        tuned = self._tune(dataset, model, table, checkpoints[settings.teacher])
+        better = self._forms(tuned, table)
+        after = self._check(dataset, model, better)
+        if min(after.forms.values()) <= min(before.forms.values()):
+            better = forms  # the training did not help
+        return Int8(chosen, table, better, before, after)
+
+    def _calibrate(
+        self, model: OnnxModel, dataset: Dataset
+    ) -> tuple[CalibrationSet, CalibrationTable]:
         settings = self.recipe.calibration
 
         def choose(folder: Path, progress: Progress) -> CalibrationSet:
@@ -201,9 +221,10 @@ class Stages:
         key = {"method": settings.method, "percentile": settings.percentile}
         stage = Stage("calibrate", 1, key, ("onnxruntime", "onnx"))
         inputs: dict[str, Artifact] = {"model": model, "set": chosen, "data": dataset}
-        table = self.run("calibrate", stage, inputs, CalibrationTable, calibrate)
+        return chosen, self.run("calibrate", stage, inputs, CalibrationTable, calibrate)
 
-        quantized = {}
+    def _forms(self, model: OnnxModel, table: CalibrationTable) -> dict[str, QuantizedModel]:
+        forms = {}
         for form in sorted({PORTABLE_FORM, *(each.form for each in self.targets if each.form)}):
 
             def quantise(folder: Path, progress: Progress, form: str = form) -> QuantizedModel:
@@ -213,8 +234,54 @@ class Stages:
 
             stage = Stage("quantise", 1, {"form": form}, ("onnx", "numpy"))
             inputs = {"model": model, "table": table}
-            quantized[form] = self.run(f"quantise {form}", stage, inputs, QuantizedModel, quantise)
-        return chosen, table, quantized
+            forms[form] = self.run(f"quantise {form}", stage, inputs, QuantizedModel, quantise)
+        return forms
+
+    def _check(
+        self, dataset: Dataset, model: OnnxModel, forms: Mapping[str, QuantizedModel]
+    ) -> Int8Check:
+        def produce(folder: Path, progress: Progress) -> Int8Check:
+            from edgekd.qat import check
+
+            return check(dataset, model, forms, folder, progress)
+
+        inputs: dict[str, Artifact] = {"data": dataset, "model": model, **forms}
+        stage = Stage("int8-check", 1, {"host": host.processor()}, ("onnxruntime",))
+        return self.run("check int8", stage, inputs, Int8Check, produce)
+
+    def _tune(
+        self,
+        dataset: Dataset,
+        model: OnnxModel,
+        table: CalibrationTable,
+        teacher: Checkpoint,
+    ) -> OnnxModel:
+        """Trained once, in the coarser form; the finer ones profit as well."""
+        settings, train = self.recipe.qat, self.recipe.student.train
+        inputs = {"data": dataset, "model": model, "table": table, "teacher": teacher}
+        key = {"qat": settings.canonical(), "form": PORTABLE_FORM, "train": train.canonical()}
+        stage = Stage("qat", 1, key, ("torch", "onnx", "numpy"))
+        work = self.store.unfinished(stage, inputs)
+
+        def produce(folder: Path, progress: Progress) -> OnnxModel:
+            from edgekd.distill import ranks
+            from edgekd.qat import tune
+
+            arguments: dict[str, Any] = {
+                "dataset": dataset,
+                "model": model,
+                "table": table,
+                "form": PORTABLE_FORM,
+                "settings": settings,
+                "train": train,
+                "teacher": teacher,
+                "out_dir": folder,
+                "work": work,
+            }
+            with ranks.together("tune", arguments):
+                return tune(progress=progress, **arguments)
+
+        return self.run("fine-tune int8", stage, inputs, OnnxModel, produce)
 
     def engine(
         self, role: str, model: Checkpoint | OnnxModel | QuantizedModel, target: Target

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from torch import nn
 
 from edgekd.artifacts import Checkpoint, Dataset, OnnxModel
 from edgekd.data import splits
 from edgekd.errors import ExportError
-from edgekd.export import compare
+from edgekd.export import compare, write
 from edgekd.models import weights
 from edgekd.preprocessing import normalise
 
@@ -49,3 +51,18 @@ def test_a_difference_stops_the_build(
     with pytest.raises(ExportError, match="the ONNX model differs from torch by"):
         compare(network, path, x)
     assert compare(network, onnx_model.path, x) < 1e-4
+
+
+class Undecided(nn.Module):
+    """Its path depends on its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """A network in form alone."""
+        return x if x.sum() > 0 else -x
+
+
+def test_a_network_that_the_exporter_refuses_is_named(tmp_path: Path) -> None:
+    x = np.ones((2, 1, 8, 8), np.float32)
+    with pytest.raises(ExportError, match="undecided cannot be exported: "):
+        write(Undecided(), x, tmp_path / "m.onnx", "undecided")
+    assert not list(tmp_path.iterdir())

@@ -47,6 +47,7 @@ NEED_TORCH = {
     "edgekd.distill.adaptors",
     "edgekd.distill.checkpoint",
     "edgekd.distill.distiller",
+    "edgekd.distill.fit",
     "edgekd.distill.given",
     "edgekd.distill.losses",
     "edgekd.distill.mixing",

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-_TOGETHER = {"train": "edgekd.distill.trainer:train"}
+_TOGETHER = {"train": "edgekd.distill.trainer:train", "tune": "edgekd.qat:tune"}
 """What the others may be called to."""
 _broken = False
 _PATIENCE = dt.timedelta(days=7)

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 2**24
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 2**24
 """Scales below are as good as zero, and TensorRT refuses zeros and denormals."""
+INT32_ROOM = 2.0**30
+"""The largest magnitude that a bias is stored with, so that sums still fit."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ def weight_scales(weight: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.
     """One symmetric int8 scale a channel, shape (channels,); a channel of zeros gets 1/127."""
     others = tuple(each for each in range(weight.ndim) if each != axis % weight.ndim)
     largest = np.abs(weight).max(axis=others)
-    return np.where(largest / 127 > _SMALLEST_SCALE, largest / 127, 1 / 127).astype(np.float32)
+    return np.where(largest / 127 > SMALLEST_SCALE, largest / 127, 1 / 127).astype(np.float32)
 
 
 def _positive(scale: float) -> float:
-    return scale if scale > _SMALLEST_SCALE else 1 / 127
+    return scale if scale > SMALLEST_SCALE else 1 / 127

@@ -12,15 +12,13 @@ import numpy.typing as npt
 from edgekd.artifacts import CalibrationTable, OnnxModel, QuantizedModel
 from edgekd.errors import QuantizeError
 from edgekd.progress import Progress, silent
-from edgekd.quantize.forms import FORMS, Form, Scale, weight_scales
+from edgekd.quantize.forms import FORMS, INT32_ROOM, Form, Scale, weight_scales
 from edgekd.quantize.placement import RULES, Placement, place
 
 if TYPE_CHECKING:
     import onnx
 
 Array = npt.NDArray[Any]
-
-_INT32_ROOM = 2.0**30
 
 
 def quantize(
@@ -128,7 +126,7 @@ def _quantise_weights(
         if bias is not None and rule.bias is not None:
             of_input = scales[node.input[0]].scale
             # A bias must fit into int32 at the product of the scales.
-            least = (np.abs(bias) / (of_input * _INT32_ROOM)).astype(np.float32)
+            least = (np.abs(bias) / (of_input * INT32_ROOM)).astype(np.float32)
             of_channel = np.maximum(of_channel, least)
             product = np.float32(of_input) * of_channel
             stored = np.rint(bias.astype(np.float64) / product).astype(np.int32)

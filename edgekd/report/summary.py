@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from edgekd.artifacts import (
-    CalibrationSet,
-    CalibrationTable,
     Checkpoint,
     Dataset,
     Difference,
     EngineFile,
     Evaluation,
+    Int8,
+    Int8Check,
     Measurement,
     Measurements,
     OnnxModel,
@@ -37,8 +37,7 @@ class Findings:
     dataset: Dataset
     checkpoints: Mapping[str, Checkpoint]
     exports: Mapping[str, OnnxModel]
-    calibration_set: CalibrationSet | None
-    table: CalibrationTable | None
+    int8: Int8 | None
     quantized: Mapping[str, QuantizedModel]
     engines: Mapping[str, EngineFile]
     evaluations: Mapping[str, Evaluation]
@@ -161,6 +160,8 @@ def _notes(
             f"The teacher, {found.checkpoints['teacher'].model}, is run by ONNX Runtime wherever"
             " PyTorch is named, and is not in the bundle."
         )
+    if found.int8 is not None and found.int8.before is not None:
+        notes.extend(_fine_tuning(found.int8.before, found.int8.after))
     control = found.evaluations.get(f"control/{BASELINE}/fp32")
     if control is not None:
         delta, low, high = found.to_student.deltas[control.engine]
@@ -179,16 +180,32 @@ def _notes(
     return notes
 
 
+def _fine_tuning(before: Int8Check, after: Int8Check | None) -> Sequence[str]:
+    """What calibration alone lost on validation, and what training to be rounded made of it."""
+    lost = f"On validation int8 ({before.worst}) loses {before.lost:.2f} points after calibration"
+    if after is None:
+        return [f"{lost}, too little to fine-tune for."] if before.lost > 0 else []
+    left = f"{after.lost:.2f} after quantisation-aware distillation"
+    if min(after.forms.values()) > min(before.forms.values()):
+        return [f"{lost} and {left}, which ships."]
+    return [f"{lost} and {left}, which did not help: the calibrated weights ship."]
+
+
 def _quantisation(found: Findings) -> dict[str, Any] | None:
-    if found.table is None or found.calibration_set is None:
+    if found.int8 is None:
         return None
+    table, before, after = found.int8.table, found.int8.before, found.int8.after
     return {
-        "method": found.table.method,
-        "samples": found.table.samples,
-        "set_sha256": found.table.set_sha256,
-        "tensors": len(found.table.ranges),
+        "method": table.method,
+        "samples": table.samples,
+        "set_sha256": table.set_sha256,
+        "tensors": len(table.ranges),
         "forms": {
             form: {"kept_float": list(each.kept_float)} for form, each in found.quantized.items()
+        },
+        "validation": {
+            name: None if each is None else {"fp32": each.fp32, **each.forms}
+            for name, each in (("calibrated", before), ("fine_tuned", after))
         },
     }
 
@@ -201,8 +218,8 @@ def _provenance(found: Findings) -> dict[str, Any]:
         **{f"{role} onnx": each for role, each in found.exports.items()},
         **{f"int8 {form}": each for form, each in found.quantized.items()},
     }
-    if found.table is not None:
-        artifacts["calibration table"] = found.table
+    if found.int8 is not None:
+        artifacts["calibration table"] = found.int8.table
     versions: dict[str, str] = {}
     for each in (*artifacts.values(), *found.engines.values()):
         versions.update(each.producer_versions)
