@@ -1,6 +1,7 @@
 # `make demo` and `make test` go from a clone to the end by themselves; see README.md.
 VENV := .venv
 PY := $(VENV)/bin/python
+ZOO := .venv-zoo
 
 .PHONY: demo test test-slow test-all check clean
 
@@ -10,11 +11,11 @@ demo: $(VENV)/.demo
 test: check
 	$(PY) -m pytest -m "not slow"
 
-test-slow: check
+test-slow: check $(ZOO)/.zoo
+	$(ZOO)/bin/python -m pytest -m zoo
 	$(PY) -m pytest -m slow
 
-test-all: check
-	$(PY) -m pytest
+test-all: test test-slow
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
@@ -25,5 +26,8 @@ check: $(VENV)/.dev
 $(VENV)/.demo $(VENV)/.dev: pyproject.toml constraints.txt tools/set-up
 	tools/set-up $(@:$(VENV)/.%=%)
 
+$(ZOO)/.zoo: pyproject.toml constraints.txt tools/set-up
+	tools/set-up zoo
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(ZOO) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -97,8 +97,8 @@ class Stages:
 
     def student(self, role: str, dataset: Dataset, teacher: Checkpoint | None) -> Checkpoint:
         """The student; without a teacher its control."""
-        settings = self.recipe.student
-        return self._train(role, dataset, settings.model, settings.train, teacher)
+        own = self.recipe.student
+        return self._train(role, dataset, own.model, own.train, teacher)
 
     def _train(
         self,
@@ -120,8 +120,10 @@ class Stages:
         stage = Stage(role, 2, key, ("torch",))
         work = self.store.unfinished(stage, inputs)
         logits = None
-        if teacher is not None and self.store.find(stage, inputs, Checkpoint) is None:
-            logits = self._logits(dataset, teacher, settings)
+        if self.store.find(stage, inputs, Checkpoint) is None:
+            self._tell_of_others(role, work)
+            if teacher is not None:
+                logits = self._logits(dataset, teacher, settings)
 
         def produce(folder: Path, progress: Progress) -> Checkpoint:
             from edgekd.distill import ranks
@@ -141,6 +143,15 @@ class Stages:
                 return train(progress=progress, **arguments)
 
         return self.run(role, stage, inputs, Checkpoint, produce)
+
+    def _tell_of_others(self, role: str, work: Path) -> None:
+        """Says where trainings wait that were stopped and whose recipe has changed since."""
+        others = {path.parent for path in work.parent.glob("*/step-*.pt")}
+        if others and not work.exists():
+            self.watcher.note(
+                f"! {len(others)} unfinished training of a {role} by another recipe is kept in"
+                f" {work.parent}; that recipe goes on from there"
+            )
 
     def _logits(
         self, dataset: Dataset, teacher: Checkpoint, settings: TrainSettings

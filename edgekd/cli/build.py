@@ -21,9 +21,17 @@ EXIT_CODES = {"pass": 0, "fail": 1, "insufficient": 5}
 
 @click.command()
 @click.argument("recipe", required=False, type=click.Path(path_type=Path))
-@click.option("--student", metavar="NAME", help="The student's architecture.")
-@click.option("--teacher", metavar="NAME", help="The teacher's architecture.")
-@click.option("--data", metavar="SOURCE", help="The data source.")
+@click.option(
+    "--student",
+    metavar="NAME",
+    help="The student: a built-in, timm:NAME, torchvision:NAME or module:function.",
+)
+@click.option(
+    "--teacher", metavar="NAME", help="The teacher: the same, or onnx:FILE or bundle:FOLDER."
+)
+@click.option(
+    "--data", metavar="SOURCE", help="A built-in, folder:PATH, npz:PATH or module:function."
+)
 @click.option("--target", "targets", metavar="NAME", multiple=True, help="May be repeated.")
 @click.option(
     "--distill",

@@ -128,12 +128,13 @@ def record(
         parts = sampling.whole(samples, train, dataset.preprocessing, view, _BATCH)
         for part, x in sampling.ahead(parts):
             logits, _ = asked.ask(x.to(device))
-            kept[view, part] = logits.cpu().numpy()
-            if not np.isfinite(kept[view, part]).all():
+            answers = logits.cpu().numpy()
+            if not (np.abs(answers) <= np.finfo(kept.dtype).max).all():  # nor is NaN
                 raise TrainError(
                     f"the teacher gives logits that {settings.cache_dtype} cannot hold",
                     "use distill.cache_dtype = 'float32', or another teacher",
                 )
+            kept[view, part] = answers
             progress(view * n + part.stop, views * n, f"view {view + 1}/{views}")
     kept.flush()
     asked.check_frozen()
