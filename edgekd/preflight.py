@@ -7,7 +7,7 @@ from pathlib import Path
 from edgekd import data, models, targets
 from edgekd.backends.base import find, require
 from edgekd.bundle import SUFFIX, check_place
-from edgekd.errors import BackendUnavailable, RecipeError
+from edgekd.errors import BackendUnavailable, RecipeError, near_matches
 from edgekd.models import members
 from edgekd.recipe import Recipe
 from edgekd.store import installed
@@ -39,7 +39,6 @@ def check(recipe: Recipe, out: Path) -> list[Target]:
         data.open_unlabelled(recipe.data.unlabelled)
     members.check(recipe.teacher)
     models.check(recipe.student.model, "student")
-    _check_losses(recipe)
     chosen = [targets.load(name) for name in dict.fromkeys(recipe.engines.targets)]
     for target in chosen:
         if target.name == BASELINE:
@@ -64,6 +63,7 @@ def check(recipe: Recipe, out: Path) -> list[Target]:
         if installed([package])[package] == "absent":
             raise BackendUnavailable(package, extra, "it is not installed")
     require(find("onnxruntime"))  # calibration, and the export's check
+    _check_losses(recipe)
     return chosen
 
 
@@ -88,6 +88,19 @@ def _check_losses(recipe: Recipe) -> None:
             "leave out the one or the other",
             field="distill.weights",
         )
+    if features:
+        for model, places in (
+            (recipe.teacher.model, settings.layers.keys()),
+            (recipe.student.model, settings.layers.values()),
+        ):
+            known = models.layers(model) if model in models.MODELS else []
+            for path in (each.partition(":")[0] for each in places):
+                if known and path not in known:
+                    raise RecipeError(
+                        f"{model} has no layer '{path}'",
+                        near_matches(path, known),
+                        field="distill.layers",
+                    )
     file_kind, _ = members.place(recipe.teacher.model)
     if features and (file_kind or recipe.teacher.also):
         whose = "several teachers" if recipe.teacher.also else f"a teacher that is {file_kind}:"

@@ -107,7 +107,9 @@ def tune(
         warmup=0.1,
         keep="best",
     )
-    losses = DistillSettings(weights=settings.weights, temperature=settings.temperature)
+    losses = DistillSettings.model_validate(
+        {"weights": settings.weights, "temperature": settings.temperature}
+    )
     fit(
         network,
         dataset,

@@ -7,7 +7,7 @@ reads one. Stages receive the models below as plain frozen records.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -162,12 +162,13 @@ class StudentSettings(Settings):
     train: StudentTrainSettings = StudentTrainSettings()
 
 
-LossName = Literal[
+LogitLossName = Literal[
     "ce", "kl", "soft_cross_entropy", "mse_logits", "dkd", "dist", "logit_std_kl",
-    "hint", "attention", "gram", "similarity", "rkd", "vid", "crd",
 ]  # fmt: skip
+FeatureLossName = Literal["hint", "attention", "gram", "similarity", "rkd", "vid", "crd"]
+LossName = Literal[LogitLossName, FeatureLossName]
 
-FEATURE_LOSSES = ("hint", "attention", "gram", "similarity", "rkd", "vid", "crd")
+FEATURE_LOSSES: tuple[FeatureLossName, ...] = get_args(FeatureLossName)
 """Those that compare features of layers, and so need a teacher whose layers can be reached."""
 
 STANDARD_WEIGHTS: Mapping[str, Mapping[str, float]] = {
@@ -242,9 +243,13 @@ class DistillSettings(Settings):
     """Keep the teacher's logits on disk: where that saves questions; or always, or never."""
     cache_dtype: Literal["float32", "float16"] = "float32"
 
+    def canonical(self) -> dict[str, Any]:
+        """See ``Settings``; the order of the layers counts, and JSON's keys have none."""
+        return {**super().canonical(), "layers": list(self.layers.items())}
+
     def features(self) -> tuple[str, ...]:
         """The losses on features that have a weight."""
-        return tuple(name for name in FEATURE_LOSSES if self.weights.get(name))  # type: ignore[call-overload]
+        return tuple(name for name in FEATURE_LOSSES if self.weights.get(name))
 
     def uncacheable(self, train: TrainSettings) -> str:
         """Why the teacher's logits cannot be kept; empty where they can."""
@@ -284,8 +289,11 @@ class QatSettings(Settings):
     batch: Annotated[int, Field(gt=1)] = 128
     learning_rate: Above0 = 0.001
     """AdamW's, falling to zero on a cosine."""
-    weights: Annotated[dict[LossName, NonNegative], Field(min_length=1)] = {"ce": 0.5, "kl": 0.5}
-    """The weight of each term, as in ``[distill]``."""
+    weights: Annotated[dict[LogitLossName, NonNegative], Field(min_length=1)] = {
+        "ce": 0.5,
+        "kl": 0.5,
+    }
+    """The weight of each term, as in ``[distill]``; of logits alone."""
     temperature: Above0 = 2.0
 
 

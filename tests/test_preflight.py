@@ -26,6 +26,14 @@ from edgekd.store import installed
         ({"data.unlabelled": "npz:none"}, "data.unlabelled: there is no file 'none'"),
         ({"engines.targets": ["tensorrt-rtxx"]}, "engines.targets: .*'tensorrt-rtx'"),
         ({"engines.targets": ["torch"]}, "is the baseline"),
+        (
+            {"distill.weights": {"hint": 1}, "distill.layers": {"layer4": "block5"}},
+            "distill.layers: resnet20 has no layer 'layer4': did you mean .*'layer3'",
+        ),
+        (
+            {"distill.weights": {"hint": 1}, "distill.layers": {"layer3:0": "blok5:0"}},
+            "distill.layers: dscnn-s has no layer 'blok5': did you mean 'block5'",
+        ),
         ({"distill.weights": {"kl": 0}}, "distill.weights: every weight is zero"),
         (
             {"distill.cache": "on", "student.train.flip": True},

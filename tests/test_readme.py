@@ -8,44 +8,24 @@ import subprocess
 from importlib import import_module
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 
 from edgekd import models, targets
-from edgekd.cli import COMMANDS, cli
 from tests.conftest import ROOT
+from tests.documents import DOCUMENTS, blocks, commands, parse
 
-DOCUMENTS = sorted(
-    each
-    for each in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("benchmarks/results/*.md"))
-    if not each.is_relative_to(ROOT / "build")
-)
 README = (ROOT / "README.md").read_text()
 
 
-def _blocks(document: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
-
-
 def _commands(first: str) -> list[list[str]]:
-    """Every command of every document that starts with this word, comments taken off."""
-    return [
-        words
-        for document in DOCUMENTS
-        for block in _blocks(document, "sh")
-        for line in block.splitlines()
-        if (words := shlex.split(line, comments=True)) and Path(words[0]).name == first
-    ]
+    """Every command of every document that starts with this word."""
+    return [words for words in commands(*DOCUMENTS) if Path(words[0]).name == first]
 
 
 @pytest.mark.parametrize("words", _commands("edgekd"), ids=shlex.join)
 def test_a_command_parses(words: list[str]) -> None:
-    with click.Context(cli) as context:
-        name, command, rest = cli.resolve_command(context, words[1:])
-        assert name in COMMANDS
-        assert command is not None
-        parsed = command.make_context(name, rest).params
+    parsed = parse(words[1:])
     if parsed.get("student"):
         models.check(parsed["student"], "student")
     assert set(parsed.get("targets") or ()) <= set(targets.names())
@@ -94,7 +74,7 @@ def test_the_table_of_targets_is_whole() -> None:
 def test_the_python_snippet_runs(
     name: str, built: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (snippet,) = _blocks(ROOT / name, "python")
+    (snippet,) = blocks(ROOT / name, "python")
     path = re.search(r'"(build/[\w-]+\.edgekd)"', snippet)
     assert path is not None
     known: dict[str, object] = {

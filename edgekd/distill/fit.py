@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -343,6 +344,8 @@ def _parallel(distiller: Distiller, device: torch.device) -> nn.Module:
     at each step as batch-norm statistics are.
     """
     wrap = nn.parallel.DistributedDataParallel
+    # Kernels of 1×1 have the same bytes in either memory format, and torch minds the strides.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     memories = (
         [f"objective.{n}" for n, _ in distiller.objective.named_buffers()]
         if distiller.objective

@@ -106,11 +106,15 @@ class Objective(nn.Module):
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """The mean over the images that have a label; zero where none has."""
+    """The sum over the images that have a label, divided by the whole batch.
+
+    So each label weighs the same however few there are. A mean over the labelled alone would let
+    one or two noisy images outweigh what the teacher says of all.
+    """
     total = F.cross_entropy(
         logits, labels, ignore_index=UNLABELLED, label_smoothing=smoothing, reduction="sum"
     )
-    return total / (labels != UNLABELLED).sum().clamp(min=1)
+    return total / len(labels)
 
 
 _STAGES = (("layer1", "layer2", "layer3"), ("block1", "block3", "block5"))

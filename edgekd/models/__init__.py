@@ -70,6 +70,11 @@ def identity(name: str) -> dict[str, str]:
     return {"model": name, **(external.identity(name) if external.is_external(name) else {})}
 
 
+def layers(name: str) -> list[str]:
+    """The module paths of a built-in network."""
+    return [path for path, _ in create(name, 2, 1).named_modules() if path]
+
+
 def fitting(name: str, classes: int, shape: tuple[int, int, int]) -> nn.Module:
     """``create``, and two black images through it: a network that does not fit is told early.
 
