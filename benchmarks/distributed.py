@@ -48,7 +48,7 @@ def child(folder: Path, threads: int) -> None:
         params=0, macs=0, metrics={},
     )  # fmt: skip
     settings = TrainSettings(epochs=EPOCHS, learning_rate=0.1)
-    distill = DistillSettings(weights={"ce": 1, "dist": 0.2, "rkd": 0.2})
+    distill = DistillSettings(weights={"ce": 1, "dist": 0.2, "similarity": 100.0})
     times: list[float] = []
 
     def progress(done: int, total: int, note: str = "", scalars: Any = None) -> None:
@@ -106,7 +106,7 @@ def main() -> None:
     )  # fmt: skip
     body = [
         (
-            f"dscnn-s from an untrained resnet8 by ce + 0.2 dist + 0.2 rkd, 12,000 images, global"
+            f"dscnn-s from an untrained resnet8 by ce + 0.2 dist + 100 similarity, 12,000 images, global"
             f" batch 128, {EPOCHS} epochs; medians of {TURNS} turns."
         ),
         "",

@@ -123,7 +123,7 @@ def without_rounding(student: Checkpoint, dataset: Dataset, folder: Path) -> Che
     }  # fmt: skip
     checkpoint.seed(own.seed)
     network = weights.load(student)
-    distill = DistillSettings(weights=qats.weights, temperature=qats.temperature)
+    distill = DistillSettings(weights=dict(qats.weights), temperature=qats.temperature)
     fit(
         network, dataset, own.model_copy(update=changes), name="control", teacher=student,
         distill=distill,
