@@ -106,8 +106,8 @@ def main() -> None:
     )  # fmt: skip
     body = [
         (
-            f"dscnn-s from an untrained resnet8 by ce + 0.2 dist + 100 similarity, 12,000 images, global"
-            f" batch 128, {EPOCHS} epochs; medians of {TURNS} turns."
+            "dscnn-s from an untrained resnet8 by ce + 0.2 dist + 100 similarity, 12,000 images,"
+            f" global batch 128, {EPOCHS} epochs; medians of {TURNS} turns."
         ),
         "",
         record.table(headings, rows),

@@ -221,15 +221,9 @@ class Int8Check(Artifact):
     fp32: float
     forms: Mapping[str, float]
 
-    @property
-    def worst(self) -> str:
-        """The form that loses most."""
-        return min(self.forms, key=lambda form: self.forms[form])
-
-    @property
-    def lost(self) -> float:
-        """Points that the worst form loses."""
-        return self.fp32 - self.forms[self.worst]
+    def lost(self, form: str) -> float:
+        """Points that a form loses."""
+        return self.fp32 - self.forms[form]
 
 
 @dataclass(frozen=True)
@@ -241,7 +235,8 @@ class Int8:
         table: the ranges.
         forms: the models, by form.
         before: what calibration alone loses; None where it was not asked.
-        after: what is lost after fine-tuning; None where there was none.
+        after: the forms that were fine-tuned; None where none was. One ships fine-tuned where
+            that made it better.
     """
 
     chosen: CalibrationSet

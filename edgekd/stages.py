@@ -6,8 +6,9 @@ Nothing here knows the order; results come from the store where they are there a
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,15 +131,10 @@ class Stages:
             from edgekd.distill.trainer import train
 
             arguments: dict[str, Any] = {
-                "dataset": dataset,
-                "model_name": model,
-                "settings": settings,
-                "out_dir": folder,
-                "teacher": teacher,
-                "distill": distill,
-                "logits": logits,
+                "dataset": dataset, "model_name": model, "settings": settings,
+                "out_dir": folder, "teacher": teacher, "distill": distill, "logits": logits,
                 "work": work,
-            }
+            }  # fmt: skip
             with ranks.together("train", arguments):
                 return train(progress=progress, **arguments)
 
@@ -197,19 +193,25 @@ class Stages:
         if "int8" not in self.recipe.engines.precisions:
             return None
         chosen, table = self._calibrate(model, dataset)
-        forms = self._forms(model, table)
+        wanted = sorted({PORTABLE_FORM, *(each.form for each in self.targets if each.form)})
+        forms = self._forms(model, table, wanted)
         settings = self.recipe.qat
         if settings.when == "never":
             return Int8(chosen, table, forms, None, None)
         before = self._check(dataset, model, forms)
-        if settings.when == "auto" and before.lost <= settings.max_loss:
+        allowed = settings.max_loss if settings.when == "auto" else -math.inf
+        tuned: dict[str, QuantizedModel] = {}
+        for form, top1 in before.forms.items():
+            if before.fp32 - top1 > allowed:
+                trained = self._tune(dataset, model, table, form, checkpoints[settings.teacher])
+                tuned |= self._forms(trained, table, [form])
+        if not tuned:
             return Int8(chosen, table, forms, before, None)
-        tuned = self._tune(dataset, model, table, checkpoints[settings.teacher])
-        better = self._forms(tuned, table)
-        after = self._check(dataset, model, better)
-        if min(after.forms.values()) <= min(before.forms.values()):
-            better = forms  # the training did not help
-        return Int8(chosen, table, better, before, after)
+        after = self._check(dataset, model, tuned)
+        helped = {
+            form: tuned[form] for form, top1 in after.forms.items() if top1 > before.forms[form]
+        }
+        return Int8(chosen, table, {**forms, **helped}, before, after)
 
     def _calibrate(
         self, model: OnnxModel, dataset: Dataset
@@ -234,9 +236,11 @@ class Stages:
         inputs: dict[str, Artifact] = {"model": model, "set": chosen, "data": dataset}
         return chosen, self.run("calibrate", stage, inputs, CalibrationTable, calibrate)
 
-    def _forms(self, model: OnnxModel, table: CalibrationTable) -> dict[str, QuantizedModel]:
+    def _forms(
+        self, model: OnnxModel, table: CalibrationTable, wanted: Sequence[str]
+    ) -> dict[str, QuantizedModel]:
         forms = {}
-        for form in sorted({PORTABLE_FORM, *(each.form for each in self.targets if each.form)}):
+        for form in wanted:
 
             def quantise(folder: Path, progress: Progress, form: str = form) -> QuantizedModel:
                 from edgekd.quantize.qdq import quantize
@@ -265,12 +269,12 @@ class Stages:
         dataset: Dataset,
         model: OnnxModel,
         table: CalibrationTable,
+        form: str,
         teacher: Checkpoint,
     ) -> OnnxModel:
-        """Trained once, in the coarser form; the finer ones profit as well."""
         settings, train = self.recipe.qat, self.recipe.student.train
         inputs = {"data": dataset, "model": model, "table": table, "teacher": teacher}
-        key = {"qat": settings.canonical(), "form": PORTABLE_FORM, "train": train.canonical()}
+        key = {"qat": settings.canonical(), "form": form, "train": train.canonical()}
         stage = Stage("qat", 1, key, ("torch", "onnx", "numpy"))
         work = self.store.unfinished(stage, inputs)
 
@@ -279,20 +283,14 @@ class Stages:
             from edgekd.qat import tune
 
             arguments: dict[str, Any] = {
-                "dataset": dataset,
-                "model": model,
-                "table": table,
-                "form": PORTABLE_FORM,
-                "settings": settings,
-                "train": train,
-                "teacher": teacher,
-                "out_dir": folder,
+                "dataset": dataset, "model": model, "table": table, "form": form,
+                "settings": settings, "train": train, "teacher": teacher, "out_dir": folder,
                 "work": work,
-            }
+            }  # fmt: skip
             with ranks.together("tune", arguments):
                 return tune(progress=progress, **arguments)
 
-        return self.run("fine-tune int8", stage, inputs, OnnxModel, produce)
+        return self.run(f"fine-tune {form}", stage, inputs, OnnxModel, produce)
 
     def engine(
         self, role: str, model: Checkpoint | OnnxModel | QuantizedModel, target: Target

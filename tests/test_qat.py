@@ -108,12 +108,14 @@ def student(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Stude
     return Student(checkpoint, model, table, forms, before)
 
 
-def tuned(student: Student, dataset: Dataset, folder: Path, settings: QatSettings) -> OnnxModel:
+def tuned(
+    student: Student, dataset: Dataset, folder: Path, settings: QatSettings, form: str = "s8s8"
+) -> OnnxModel:
     return qat.tune(
         dataset,
         student.model,
         student.table,
-        "s8s8",
+        form,
         settings,
         TRAIN,
         student.checkpoint,
@@ -123,36 +125,29 @@ def tuned(student: Student, dataset: Dataset, folder: Path, settings: QatSetting
 
 
 def test_the_check_tells_what_each_form_loses(student: Student, dataset: Dataset) -> None:
-    assert student.before.fp32 > 85
+    assert student.before.fp32 > 75
     assert student.before.forms.keys() == {"s8s8", "u8s8"}
-    worst = min(student.before.forms.values())
-    assert student.before.forms[student.before.worst] == worst
-    assert student.before.lost == pytest.approx(student.before.fp32 - worst)
-    assert student.before.lost > 0.5
+    for form, top1 in student.before.forms.items():
+        assert student.before.lost(form) == pytest.approx(student.before.fp32 - top1)
+    assert student.before.lost("s8s8") > 5
 
 
-def test_it_wins_back_half_of_the_loss_and_more_and_tensorrt_builds_it(
-    student: Student, dataset: Dataset, tmp_path: Path
+@pytest.mark.parametrize("form", ["s8s8", "u8s8"])
+def test_it_wins_back_half_of_the_loss_and_more(
+    student: Student, dataset: Dataset, tmp_path: Path, form: str
 ) -> None:
-    settings = QatSettings(epochs=4, batch=64)
-    model = tuned(student, dataset, tmp_path, settings)
+    model = tuned(student, dataset, tmp_path, QatSettings(epochs=4, batch=64), form)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.onnx", "work"]
     forms = forms_of(model, student.table, tmp_path / "forms")
     whole = on_test(student.model.path, dataset)
-    lost, left = (
-        {form: whole - on_test(each.path, dataset) for form, each in made.items()}
-        for made in (student.forms, forms)
-    )
-    assert lost["s8s8"] > 5
-    assert left["s8s8"] < lost["s8s8"] / 2
-    assert left["u8s8"] < lost["u8s8"]
+    lost = whole - on_test(student.forms[form].path, dataset)
+    assert lost > 2
+    assert whole - on_test(forms[form].path, dataset) < lost / 2
     backend = find("tensorrt-rtx")
-    if not backend.probe().installed:
-        pytest.skip(backend.probe().reason)
-    (tmp_path / "engine").mkdir()
-    target = targets.load("tensorrt-rtx")
-    engine = backend.build(forms["s8s8"], target, tmp_path / "engine")
-    assert engine.path.stat().st_size > 0
+    if form == "s8s8" and backend.probe().installed:
+        (tmp_path / "engine").mkdir()
+        built = backend.build(forms[form], targets.load("tensorrt-rtx"), tmp_path / "engine")
+        assert built.path.stat().st_size > 0
 
 
 def test_only_weights_change_and_only_those_of_products(
@@ -187,7 +182,7 @@ def test_a_build_fine_tunes_where_int8_loses_too_much_and_says_so(
     known = {"student": student.checkpoint}
     mended = stages("auto", 0.5).quantise(student.model, dataset, known)
     assert mended is not None and mended.before is not None and mended.after is not None
-    assert mended.after.lost < mended.before.lost / 2
+    assert mended.after.lost("s8s8") < mended.before.lost("s8s8") / 2
     assert mended.forms["s8s8"].path.read_bytes() != student.forms["s8s8"].path.read_bytes()
     enough = stages("auto", 50).quantise(student.model, dataset, known)
     assert enough is not None and enough.before is not None and enough.after is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -180,15 +180,18 @@ def _notes(
     return notes
 
 
-def _fine_tuning(before: Int8Check, after: Int8Check | None) -> Sequence[str]:
+def _fine_tuning(before: Int8Check, after: Int8Check | None) -> Iterator[str]:
     """What calibration alone lost on validation, and what training to be rounded made of it."""
-    lost = f"On validation int8 ({before.worst}) loses {before.lost:.2f} points after calibration"
-    if after is None:
-        return [f"{lost}, too little to fine-tune for."] if before.lost > 0 else []
-    left = f"{after.lost:.2f} after quantisation-aware distillation"
-    if min(after.forms.values()) > min(before.forms.values()):
-        return [f"{lost} and {left}, which ships."]
-    return [f"{lost} and {left}, which did not help: the calibrated weights ship."]
+    for form in before.forms:
+        lost = f"On validation the int8 form {form} is {-before.lost(form):+.2f} points from fp32"
+        if after is None or form not in after.forms:
+            yield f"{lost} after calibration, near enough not to be fine-tuned."
+        else:
+            verb = "ships" if after.forms[form] > before.forms[form] else "is no better: left out"
+            yield (
+                f"{lost} after calibration and {-after.lost(form):+.2f} after quantisation-aware"
+                f" distillation, which {verb}."
+            )
 
 
 def _quantisation(found: Findings) -> dict[str, Any] | None:
