@@ -42,6 +42,8 @@ batch = 64
 learning_rate = 0.1
 [calibration]
 samples = 64
+[qat]
+when = "never"
 [engines]
 targets = ["onnxruntime-cpu"]
 [bench]

@@ -33,6 +33,7 @@ def _stages(stderr: str) -> dict[str, bool]:
 STAGES = [
     "data", "teacher", "student", "control", "export teacher", "export student",
     "calibration set", "calibrate", "quantise s8s8", "quantise u8s8",
+    "check int8",
     "engine teacher/torch/fp32", "engine student/torch/fp32", "engine control/torch/fp32",
     "engine student/onnxruntime-cpu/fp32", "engine student/onnxruntime-cpu/int8",
     "engine student/openvino-cpu/fp32", "engine student/openvino-cpu/int8",
@@ -144,7 +145,9 @@ def _until(line: str, recipe: Path, store: Path) -> subprocess.Popen[str]:
     raise AssertionError(f"the build ended without '{line}'")
 
 
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_a_build_that_is_stopped_goes_on_from_the_last_finished_stage(
     tiny: Path, tmp_path: Path, kind: signal.Signals
 ) -> None:
