@@ -135,7 +135,8 @@ def table(chosen: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     for method, by_seed in found.items():
         if not by_seed:
             continue
-        paired = [top1 - found["ce"][seed] for seed, top1 in by_seed.items() if seed in found["ce"]]
+        alone = found.get("ce", {})
+        paired = [top1 - alone[seed] for seed, top1 in by_seed.items() if seed in alone]
         gain = ""
         if method != "ce" and len(paired) > 1:
             half = T_95[len(paired)] * float(np.std(paired, ddof=1)) / math.sqrt(len(paired))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from edgekd import models
 from edgekd.artifacts import Checkpoint, Dataset, OnnxModel
@@ -125,24 +126,29 @@ def onnx_model(
     return export(checkpoint, dataset, tmp_path_factory.mktemp("export"))
 
 
-def built_with(folder: Path) -> list[str]:
-    """The arguments of the build that tests share."""
-    recipe = str(ROOT / "recipes" / "digits.toml")
-    return ["build", recipe, "--out", str(folder), "--fps", "20", "--max-drop", "20"]
+BUILT_WITH = [
+    "build", str(ROOT / "recipes" / "digits.toml"), "--out", ".", "--fps", "20", "--max-drop", "20",
+]  # fmt: skip
+"""The arguments of the build that tests share, in a folder of its own."""
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A whole build of recipes/digits.toml: ``bundle``, ``store``, and what was printed."""
-    folder = tmp_path_factory.mktemp("built")
-    store = folder / "store"
-    result = run_cli(*built_with(folder), "--json", env={"EDGEKD_STORE": str(store)})
-    assert result.returncode == 0, result.stderr
-    (folder / "stdout.json").write_text(result.stdout)
-    (folder / "stderr.txt").write_text(result.stderr)
+    base = tmp_path_factory.getbasetemp()
+    together = "PYTEST_XDIST_WORKER" in os.environ  # processes that test side by side share it
+    folder = (base.parent if together else base) / "built"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "stdout.json").exists():
+            store = {"EDGEKD_STORE": str(folder / "store")}
+            folder.mkdir(exist_ok=True)
+            result = run_cli(*BUILT_WITH, "--json", env=store, cwd=folder)
+            assert result.returncode == 0, result.stderr
+            (folder / "stderr.txt").write_text(result.stderr)
+            (folder / "stdout.json").write_text(result.stdout)
     return {
         "bundle": folder / "digits.edgekd",
-        "store": store,
+        "store": folder / "store",
         "stdout": folder / "stdout.json",
         "stderr": folder / "stderr.txt",
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.data.fashion_mnist import DEBIAN, SHA256
-from tests.conftest import assert_one_line, run_cli
+from tests.conftest import BUILT_WITH, assert_one_line, run_cli
 
 
 @pytest.mark.parametrize(
@@ -114,10 +114,8 @@ def test_a_missing_backend(tmp_path: Path) -> None:
 
 
 def test_an_out_that_is_something_else(built: dict[str, Path], tmp_path: Path) -> None:
-    from tests.conftest import built_with
-
     (tmp_path / "digits.edgekd").mkdir()
     (tmp_path / "digits.edgekd" / "precious.txt").write_text("mine")
-    result = run_cli(*built_with(tmp_path), env={"EDGEKD_STORE": str(built["store"])})
+    result = run_cli(*BUILT_WITH, env={"EDGEKD_STORE": str(built["store"])}, cwd=tmp_path)
     assert_one_line(result, 2, "digits.edgekd exists and is not a bundle", "--out")
     assert (tmp_path / "digits.edgekd" / "precious.txt").read_text() == "mine"
