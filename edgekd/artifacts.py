@@ -26,7 +26,8 @@ class TensorSpec:
 class Preprocessing:
     """What turns uint8 images into the model's input: ``(pixel / 255 - mean) / std``.
 
-    ``mean`` and ``std`` hold one figure a channel, measured on the training split.
+    ``mean`` and ``std`` hold one figure a channel, measured on the training split. ``layout``
+    is what the model takes, NCHW or NHWC; images are kept as (n, channels, height, width).
     """
 
     mean: tuple[float, ...]
@@ -78,6 +79,8 @@ class Dataset(Artifact):
             built-in source is read anew.
         sizes: images in each split; ``unlabelled``, if there are any, are a part of train.
         seed: the seed that the validation split was drawn with.
+        settings: the recipe's, as far as the splits and the pixels depend on them;
+            ``unlabelled`` is that source's name, and where the images lie is not told.
         audit: what is odd about the images, see ``edgekd.data.audit``.
     """
 
@@ -89,6 +92,7 @@ class Dataset(Artifact):
     splits: Path
     sizes: Mapping[str, int]
     seed: int
+    settings: Mapping[str, Any]
     preprocessing: Preprocessing
     audit: Mapping[str, Any]
     pixels: Path | None = None
@@ -187,14 +191,68 @@ class CalibrationSet(Artifact):
     samples: int
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One method as ``auto`` tried it on validation samples.
+
+    Attributes:
+        method: its label, such as ``percentile 99.99``.
+        metric: what was compared: ``top1`` in percent, or ``sqnr`` in dB.
+        values: the metric by form.
+        sqnr: of the outputs to those of the fp32 model, in dB, by form.
+    """
+
+    method: str
+    metric: str
+    values: Mapping[str, float]
+    sqnr: Mapping[str, float]
+
+
 @dataclass(frozen=True, kw_only=True)
 class CalibrationTable(Artifact):
-    """The range (low, high) of every float tensor of a model over a calibration set."""
+    """The range (low, high) of every float tensor of a model over a calibration set.
+
+    Attributes:
+        method: how ranges were found, see ``edgekd.calibration.methods``; of a table that
+            TensorRT wrote, the first line of its file.
+        set_sha256: of the samples; empty where they are not known.
+        model_sha256: of the fp32 model's file; empty where it is not known.
+        preprocessing_sha256: empty where samples were taken as they are.
+        percentile: what the method ``percentile`` used.
+        extremes: the smallest and largest value by tensor, zero always within.
+        clipped: the share of a tensor's values that lies outside its range.
+        moved: by how much of its width the range moved in the second half of the samples.
+        tried: what ``auto`` compared; empty where the method was given.
+    """
 
     method: str
     ranges: Mapping[str, tuple[float, float]]
     set_sha256: str
     samples: int
+    model_sha256: str = ""
+    preprocessing_sha256: str = ""
+    percentile: float = 100.0
+    extremes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    clipped: Mapping[str, float] = field(default_factory=dict)
+    moved: Mapping[str, float] = field(default_factory=dict)
+    tried: tuple[Trial, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof(Artifact):
+    """That the forms of a model agree: signal to quantisation noise of their outputs, in dB.
+
+    Attributes:
+        to_fp32: by form, to the fp32 model.
+        between: by ``a/b``, of form b to form a.
+        samples: how many real samples the outputs are of.
+        top1: on them, in percent, by form and of ``fp32``; empty where it cannot be told.
+    """
+
+    to_fp32: Mapping[str, float]
+    between: Mapping[str, float]
+    samples: int
+    top1: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +285,65 @@ class Int8Check(Artifact):
 
 
 @dataclass(frozen=True)
+class LayerLoss:
+    """What int8 costs where one layer alone is int8, and all others are float.
+
+    Attributes:
+        name: the node's.
+        op: its operator.
+        macs: multiply-accumulates for one sample; None where the shapes are not known.
+        lost: points of top-1; None where the samples have no labels.
+        sqnr: of the outputs to those of the fp32 model, in dB.
+    """
+
+    name: str
+    op: str
+    macs: int | None
+    lost: float | None
+    sqnr: float
+
+
+@dataclass(frozen=True)
+class Mix:
+    """An int8 model in which some layers stay in float.
+
+    Attributes:
+        kept: their names, the most sensitive first.
+        lost: points of top-1; None where the samples have no labels.
+        sqnr: of the outputs to those of the fp32 model, in dB.
+        latency_ns: p50 and p99 by target, for the targets that can be run here.
+    """
+
+    kept: tuple[str, ...]
+    lost: float | None
+    sqnr: float
+    latency_ns: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity(Artifact):
+    """Which layers of a model int8 hurts, and what it gains to keep the worst in float.
+
+    Attributes:
+        form: the form that all of it is in.
+        layers: the most sensitive first.
+        layer_samples: validation samples that the layers were judged on.
+        mixes: by the number of layers kept; the first keeps none.
+        mix_samples: validation samples that the mixes were judged on.
+        fp32_ns: p50 and p99 of the fp32 model by target, timed side by side with the mixes.
+        chosen: the place in ``mixes`` of the one that ships.
+    """
+
+    form: str
+    layers: tuple[LayerLoss, ...]
+    layer_samples: int
+    mixes: tuple[Mix, ...]
+    mix_samples: int
+    fp32_ns: Mapping[str, Mapping[str, int]]
+    chosen: int
+
+
+@dataclass(frozen=True)
 class Int8:
     """What quantisation came to.
 
@@ -237,6 +354,9 @@ class Int8:
         before: what calibration alone loses; None where it was not asked.
         after: the forms that were fine-tuned; None where none was. One ships fine-tuned where
             that made it better.
+        sensitivity: by form, of those whose layers were looked into.
+        proofs: that the forms which ship agree with what they were made of; one for each fp32
+            model that they were made of.
     """
 
     chosen: CalibrationSet
@@ -244,6 +364,8 @@ class Int8:
     forms: Mapping[str, QuantizedModel]
     before: Int8Check | None
     after: Int8Check | None
+    sensitivity: Mapping[str, Sensitivity]
+    proofs: tuple[Proof, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,6 +410,7 @@ class Evaluation(Artifact):
         agreement: percent of the images on which it and the teacher name the same class;
             None for the reference itself.
         outputs: .npy with the raw outputs, one row a sample.
+        emulated: the engine cannot run here; its Q/DQ graph was run instead, nothing fused.
     """
 
     engine: str
@@ -298,6 +421,7 @@ class Evaluation(Artifact):
     n: int
     agreement: float | None
     outputs: Path
+    emulated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from edgekd.artifacts import (
     QuantizedModel,
 )
 from edgekd.backends import ort
-from edgekd.backends.base import find, usable_cores
+from edgekd.backends.base import Session, find, usable_cores
 from edgekd.data import splits
 from edgekd.data.batches import slices
 from edgekd.errors import StageError
@@ -50,23 +51,59 @@ def evaluate(
     Raises:
         StageError: an output is not finite.
     """
+    with find(engine.backend).open(engine, threads=usable_cores()) as session:
+        return _on_test(session, engine.name, dataset, teacher, out_dir, progress)
+
+
+def preview(
+    engine: EngineFile,
+    model: QuantizedModel,
+    dataset: Dataset,
+    teacher: Evaluation,
+    out_dir: Path,
+    progress: Progress = silent,
+) -> Evaluation:
+    """The stage ``preview``: what an engine that cannot run here is to give on the test split.
+
+    Its Q/DQ graph is run instead, every Q and DQ as it is written and nothing fused: what int8
+    does to accuracy, without the last bit of the device's own rounding, and nothing of latency.
+
+    Args:
+        model: what the engine was built from.
+        teacher: the evaluation to agree with.
+
+    Raises:
+        StageError: an output is not finite.
+    """
+    with ort.open_model(model.path, usable_cores(), optimise=False) as session:
+        found = _on_test(session, engine.name, dataset, teacher, out_dir, progress)
+    return replace(found, emulated=True)
+
+
+def _on_test(
+    session: Session,
+    name: str,
+    dataset: Dataset,
+    teacher: Evaluation | None,
+    out_dir: Path,
+    progress: Progress,
+) -> Evaluation:
     test = splits.read(dataset, "test", progress)
     rows = []
-    with find(engine.backend).open(engine, threads=usable_cores()) as session:
-        name = session.inputs[0].name
-        for part in slices(len(test), _BATCH):
-            x = normalise(test.images[part], dataset.preprocessing)
-            rows.append(session.run({name: x})[session.outputs[0].name].astype(np.float32))
-            progress(part.stop, len(test), "")
+    source, sink = session.inputs[0].name, session.outputs[0].name
+    for part in slices(len(test), _BATCH):
+        x = normalise(test.images[part], dataset.preprocessing)
+        rows.append(session.run({source: x})[sink].astype(np.float32))
+        progress(part.stop, len(test), "")
     outputs = np.concatenate(rows)
     if not np.isfinite(outputs).all():
-        raise StageError(f"{engine.name} gives outputs that are not finite on the test split")
+        raise StageError(f"{name} gives outputs that are not finite on the test split")
     path = out_dir / "outputs.npy"
     np.save(path, outputs)
     correct = int((outputs.argmax(1) == test.labels).sum())
     low, high = wilson(correct, len(test))
     return Evaluation(
-        engine=engine.name,
+        engine=name,
         metric=METRIC,
         value=100 * correct / len(test),
         low=100 * low,

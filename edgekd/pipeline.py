@@ -21,10 +21,11 @@ from edgekd.artifacts import (
 )
 from edgekd.bundle import SUFFIX, Bundle
 from edgekd.errors import StageError
+from edgekd.int8 import PORTABLE_FORM, Int8Stages
 from edgekd.packing import pack
 from edgekd.progress import Nobody, Progress, Watcher
 from edgekd.recipe import Recipe
-from edgekd.stages import PORTABLE_FORM, Stages
+from edgekd.stages import Stages
 from edgekd.store import Stage, Store, default_root
 from edgekd.targets import Target
 from edgekd.verdict import BASELINE
@@ -104,7 +105,7 @@ class _Build:
             for role in ("teacher", "student")
             if not checkpoints[role].onnx
         }
-        int8 = self.stages.quantise(exports["student"], dataset, checkpoints)
+        int8 = Int8Stages(self.stages).quantise(exports["student"], dataset, checkpoints)
         quantized = {} if int8 is None else int8.forms
 
         baselines = [
@@ -130,6 +131,10 @@ class _Build:
         for engine in executed:  # the first is the teacher's baseline
             reference = evaluations.get(f"teacher/{BASELINE}/fp32")
             evaluations[engine.name] = self.stages.evaluate(engine, dataset, reference)
+        for engine, model in shipped:
+            if not engine.executed and isinstance(model, QuantizedModel):
+                teacher = evaluations[f"teacher/{BASELINE}/fp32"]
+                evaluations[engine.name] = self.stages.preview(engine, model, dataset, teacher)
         to_teacher, to_student = (
             self.stages.differences(role, evaluations, dataset) for role in ("teacher", "student")
         )
@@ -153,6 +158,8 @@ class _Build:
             for name, found in (("before", int8.before), ("after", int8.after)):
                 if found is not None:
                     inputs[f"int8 {name} fine-tuning"] = found
+            inputs |= {f"sensitivity of {form}": each for form, each in int8.sensitivity.items()}
+            inputs |= {f"proof {place}": each for place, each in enumerate(int8.proofs)}
         budget = self.recipe.budget
         settings = {"name": self.recipe.name, "command": command, "budget": budget.canonical()}
 
@@ -179,7 +186,7 @@ class _Build:
 
         packages = ("matplotlib", "jinja2")
         drawn = self.stages.run(
-            "report", Stage("report", 1, settings, packages), inputs, Report, draw
+            "report", Stage("report", 2, settings, packages), inputs, Report, draw
         )
         bundle = pack(
             out / f"{self.recipe.name}{SUFFIX}",

@@ -272,9 +272,25 @@ class CalibrationSettings(Settings):
     """``[calibration]``"""
 
     samples: Positive = 512
-    method: Literal["percentile", "minmax"] = "percentile"
+    method: Literal["auto", "minmax", "moving_average", "percentile", "entropy", "mse"] = "auto"
+    """``auto``: each is tried, and the best on validation taken."""
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    draw: Literal["stratified", "coverage", "random"] = "stratified"
+    """By class; or so that the images lie as far apart as they can; or any."""
     seed: Seed = 0
+
+
+class QuantizeSettings(Settings):
+    """``[quantize]``"""
+
+    min_sqnr: Annotated[float, Field(allow_inf_nan=False)] = 10.0
+    """Decibels by which an int8 model's outputs must stand above their difference to fp32; below
+    it is taken to be wrong, and the build stops."""
+    mixed: Literal["auto", "always", "never"] = "auto"
+    """Whether to find the layers that int8 hurts most and keep them in float: where it loses more
+    than ``max_drop``; ``always`` looks for them, and keeps none that need not be."""
+    max_drop: NonNegative = 0.5
+    """Points of validation top-1 that int8 may lose."""
 
 
 class QatSettings(Settings):
@@ -351,6 +367,7 @@ class Recipe(Settings):
     student: StudentSettings = StudentSettings()
     distill: DistillSettings = DistillSettings()
     calibration: CalibrationSettings = CalibrationSettings()
+    quantize: QuantizeSettings = QuantizeSettings()
     qat: QatSettings = QatSettings()
     engines: EngineSettings = EngineSettings()
     bench: BenchSettings = BenchSettings()

@@ -20,7 +20,8 @@ from edgekd.recipe import BenchSettings, BudgetSettings
 from edgekd.verdict import prefer, row
 
 _ACCURACY = ("top1", "agreement", "to_teacher", "to_student")
-"""What the report knows of an engine from the full test split, which a bundle does not hold."""
+"""What the report knows of an engine from the full test split, which a bundle does not hold;
+what was emulated is no figure to judge by."""
 
 
 def bench_bundle(
@@ -92,7 +93,7 @@ def bench_bundle(
     )
     measured = {each.engine: each for each in found_here.items}
     report = json.loads(bundle.file("report.json").read_text())
-    known = {each["name"]: each for each in report["engines"]}
+    known = {each["name"]: each for each in report["engines"] if not each["emulated"]}
     rows = [
         row(each, measured)
         | {name: known[each.name][name] for name in _ACCURACY if each.name in known}

@@ -1,30 +1,26 @@
 """Each stage of a build: what it is made from, what its key holds, and which function makes it.
 
-Nothing here knows the order; results come from the store where they are there already.
+Those that quantise are in ``int8``. Nothing here knows the order; results come from the store
+where they are there already.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekd import data, models
 from edgekd.artifacts import (
     Artifact,
-    CalibrationSet,
-    CalibrationTable,
     Checkpoint,
     Dataset,
     Difference,
     EngineFile,
     Evaluation,
     Golden,
-    Int8,
-    Int8Check,
     Measurements,
     OnnxModel,
     QuantizedModel,
@@ -43,8 +39,6 @@ from edgekd.targets import Target
 from edgekd.verdict import BASELINE
 
 A = TypeVar("A", bound=Artifact)
-
-PORTABLE_FORM = "s8s8"
 
 
 class Stages:
@@ -75,7 +69,7 @@ class Stages:
             return prepare(settings, source, folder, progress, unlabelled)
 
         key = stage_key(settings, source, unlabelled)
-        stage = Stage("data", 2, key, ("numpy", "pillow"))
+        stage = Stage("data", 3, key, ("numpy", "pillow"))
         dataset = self.run("data", stage, {}, Dataset, produce)
         for line in audit.lines(dataset.audit):
             self.watcher.note(line)
@@ -186,112 +180,6 @@ class Stages:
         inputs = {"checkpoint": checkpoint, "data": dataset}
         return self.run(f"export {role}", stage, inputs, OnnxModel, produce)
 
-    def quantise(
-        self, model: OnnxModel, dataset: Dataset, checkpoints: Mapping[str, Checkpoint]
-    ) -> Int8 | None:
-        """A model for each form that a target wants, fine-tuned where int8 loses too much."""
-        if "int8" not in self.recipe.engines.precisions:
-            return None
-        chosen, table = self._calibrate(model, dataset)
-        wanted = sorted({PORTABLE_FORM, *(each.form for each in self.targets if each.form)})
-        forms = self._forms(model, table, wanted)
-        settings = self.recipe.qat
-        if settings.when == "never":
-            return Int8(chosen, table, forms, None, None)
-        before = self._check(dataset, model, forms)
-        allowed = settings.max_loss if settings.when == "auto" else -math.inf
-        tuned: dict[str, QuantizedModel] = {}
-        for form, top1 in before.forms.items():
-            if before.fp32 - top1 > allowed:
-                trained = self._tune(dataset, model, table, form, checkpoints[settings.teacher])
-                tuned |= self._forms(trained, table, [form])
-        if not tuned:
-            return Int8(chosen, table, forms, before, None)
-        after = self._check(dataset, model, tuned)
-        helped = {
-            form: tuned[form] for form, top1 in after.forms.items() if top1 > before.forms[form]
-        }
-        return Int8(chosen, table, {**forms, **helped}, before, after)
-
-    def _calibrate(
-        self, model: OnnxModel, dataset: Dataset
-    ) -> tuple[CalibrationSet, CalibrationTable]:
-        settings = self.recipe.calibration
-
-        def choose(folder: Path, progress: Progress) -> CalibrationSet:
-            from edgekd.calibration.sets import choose
-
-            return choose(dataset, settings, folder, progress)
-
-        def calibrate(folder: Path, progress: Progress) -> CalibrationTable:
-            from edgekd.calibration.table import calibrate
-
-            return calibrate(model, chosen, dataset, settings, folder, progress)
-
-        key: dict[str, Any] = {"samples": settings.samples, "seed": settings.seed}
-        stage = Stage("calibration-set", 1, key, ("numpy",))
-        chosen = self.run("calibration set", stage, {"data": dataset}, CalibrationSet, choose)
-        key = {"method": settings.method, "percentile": settings.percentile}
-        stage = Stage("calibrate", 1, key, ("onnxruntime", "onnx"))
-        inputs: dict[str, Artifact] = {"model": model, "set": chosen, "data": dataset}
-        return chosen, self.run("calibrate", stage, inputs, CalibrationTable, calibrate)
-
-    def _forms(
-        self, model: OnnxModel, table: CalibrationTable, wanted: Sequence[str]
-    ) -> dict[str, QuantizedModel]:
-        forms = {}
-        for form in wanted:
-
-            def quantise(folder: Path, progress: Progress, form: str = form) -> QuantizedModel:
-                from edgekd.quantize.qdq import quantize
-
-                return quantize(model, table, form, folder, progress)
-
-            stage = Stage("quantise", 1, {"form": form}, ("onnx", "numpy"))
-            inputs = {"model": model, "table": table}
-            forms[form] = self.run(f"quantise {form}", stage, inputs, QuantizedModel, quantise)
-        return forms
-
-    def _check(
-        self, dataset: Dataset, model: OnnxModel, forms: Mapping[str, QuantizedModel]
-    ) -> Int8Check:
-        def produce(folder: Path, progress: Progress) -> Int8Check:
-            from edgekd.qat import check
-
-            return check(dataset, model, forms, folder, progress)
-
-        inputs: dict[str, Artifact] = {"data": dataset, "model": model, **forms}
-        stage = Stage("int8-check", 1, {"host": host.processor()}, ("onnxruntime",))
-        return self.run("check int8", stage, inputs, Int8Check, produce)
-
-    def _tune(
-        self,
-        dataset: Dataset,
-        model: OnnxModel,
-        table: CalibrationTable,
-        form: str,
-        teacher: Checkpoint,
-    ) -> OnnxModel:
-        settings, train = self.recipe.qat, self.recipe.student.train
-        inputs = {"data": dataset, "model": model, "table": table, "teacher": teacher}
-        key = {"qat": settings.canonical(), "form": form, "train": train.canonical()}
-        stage = Stage("qat", 1, key, ("torch", "onnx", "numpy"))
-        work = self.store.unfinished(stage, inputs)
-
-        def produce(folder: Path, progress: Progress) -> OnnxModel:
-            from edgekd.distill import ranks
-            from edgekd.qat import tune
-
-            arguments: dict[str, Any] = {
-                "dataset": dataset, "model": model, "table": table, "form": form,
-                "settings": settings, "train": train, "teacher": teacher, "out_dir": folder,
-                "work": work,
-            }  # fmt: skip
-            with ranks.together("tune", arguments):
-                return tune(progress=progress, **arguments)
-
-        return self.run(f"fine-tune {form}", stage, inputs, OnnxModel, produce)
-
     def engine(
         self, role: str, model: Checkpoint | OnnxModel | QuantizedModel, target: Target
     ) -> EngineFile:
@@ -326,6 +214,20 @@ class Stages:
             inputs["teacher"] = teacher
         stage = Stage("evaluate", 1, {"host": host.processor()}, find(engine.backend).packages)
         return self.run(f"evaluate {engine.name}", stage, inputs, Evaluation, produce)
+
+    def preview(
+        self, engine: EngineFile, model: QuantizedModel, dataset: Dataset, teacher: Evaluation
+    ) -> Evaluation:
+        """An engine that cannot run here, emulated over the test split."""
+
+        def produce(folder: Path, progress: Progress) -> Evaluation:
+            from edgekd.evaluate import preview
+
+            return preview(engine, model, dataset, teacher, folder, progress)
+
+        inputs: dict[str, Artifact] = {"model": model, "data": dataset, "teacher": teacher}
+        stage = Stage("preview", 1, {"engine": engine.name}, ("onnxruntime",))
+        return self.run(f"preview {engine.name}", stage, inputs, Evaluation, produce)
 
     def differences(
         self, role: str, evaluations: Mapping[str, Evaluation], dataset: Dataset

@@ -18,6 +18,8 @@ Row = dict[str, Any]
 def row(engine: EngineFile, measured: Mapping[str, Measurement]) -> Row:
     """One engine's line in a report; figures that nobody measured are None.
 
+    Where ``emulated`` becomes true, its accuracy is that of its Q/DQ graph run on a CPU.
+
     Args:
         engine: the engine.
         measured: measurements by engine name, the teacher's among them.
@@ -33,6 +35,7 @@ def row(engine: EngineFile, measured: Mapping[str, Measurement]) -> Row:
         "precision": engine.precision,
         "bytes": sum(each.stat().st_size for each in (engine.path, *engine.parts)),
         "executed": engine.executed,
+        "emulated": False,
         "top1": None,
         "agreement": None,
         "to_teacher": None,

@@ -43,6 +43,9 @@ batch = 64
 learning_rate = 0.1
 [calibration]
 samples = 64
+method = "percentile"
+[quantize]
+mixed = "never"
 [qat]
 when = "never"
 [engines]

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from edgekd.cli import COMMANDS, cli
+from edgekd.quantize.lint.rule import SEVERITIES, LintRule
 from tests.conftest import ROOT
 
 DOCUMENTS = sorted(
@@ -42,3 +43,18 @@ def parse(words: list[str]) -> dict[str, Any]:
         assert name in COMMANDS
         assert command is not None
         return command.make_context(name, rest).params
+
+
+def lint_row(rule: LintRule) -> str:
+    """A lint rule as a row of the table in docs/quantisation.md."""
+    concerned = {
+        severity: ", ".join(
+            each.replace(":", " (") + ")" * (":" in each)
+            for each, found in rule.severity.items()
+            if found == severity
+        )
+        for severity in SEVERITIES
+    }
+    whom = "; ".join(f"{severity}: {names}" for severity, names in concerned.items() if names)
+    mend = rule.mend.format(target="NAME")
+    return f"| {rule.id} | {rule.what} | {whom} | {rule.why} | {mend} |"

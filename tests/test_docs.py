@@ -9,12 +9,14 @@ import pytest
 
 from edgekd import preflight
 from edgekd.cli import COMMANDS, cli
+from edgekd.quantize.lint.rule import GROUPS
+from edgekd.quantize.lint.rules import RULES
 from edgekd.recipe import STANDARD_WEIGHTS, DistillSettings, MemberSettings, TrainSettings
 from edgekd.recipe_file import load
 from tests.conftest import ROOT
-from tests.documents import blocks, commands, parse
+from tests.documents import blocks, commands, lint_row, parse
 
-GUIDES = [ROOT / "docs" / "distillation.md", ROOT / "docs" / "data.md"]
+GUIDES = [ROOT / "docs" / f"{name}.md" for name in ("distillation", "data", "quantisation")]
 DISTILLATION = GUIDES[0].read_text()
 RECIPES = [
     pytest.param(block, id=f"{guide.stem} {number}")
@@ -92,3 +94,9 @@ def test_each_trap_has_a_test() -> None:
     assert len(named) > 10
     for each in named:
         assert f"def {each}(" in sources, each
+
+
+def test_the_table_of_lint_rules_is_that_of_the_code() -> None:
+    text = (ROOT / "docs" / "quantisation.md").read_text().split("\n## Lint rules\n")[1]
+    rows = re.findall(r"^\| [A-Z]{3}\d{3} .*$", text.split("\n## ")[0], re.MULTILINE)
+    assert rows == [lint_row(each) for group in GROUPS for each in RULES if each.id[:3] == group]

@@ -12,12 +12,25 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from edgekd import targets
-from edgekd.artifacts import Checkpoint, Dataset, OnnxModel
+from edgekd.artifacts import Checkpoint, Dataset, EngineFile, OnnxModel
+from edgekd.backends import ort
 from edgekd.backends.base import build_engine, find
+from edgekd.calibration.collect import collect
+from edgekd.calibration.feeds import of_images
+from edgekd.calibration.table import tabulate
 from edgekd.data import splits
 from edgekd.errors import StageError
-from edgekd.evaluate import agreement, differences, evaluate, golden, paired, wilson
+from edgekd.evaluate import (
+    agreement,
+    differences,
+    evaluate,
+    golden,
+    paired,
+    preview,
+    wilson,
+)
 from edgekd.preprocessing import normalise
+from edgekd.quantize.qdq import quantize
 
 
 @given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -77,18 +90,50 @@ def test_an_engine_over_the_test_split(
         folder.mkdir()
         engine = build_engine(model, "teacher", targets.load(name), folder)
         found[name] = evaluate(engine, dataset, found.get("torch"), folder)
-    torch, ort = found["torch"], found["onnxruntime-cpu"]
+    torch, other = found["torch"], found["onnxruntime-cpu"]
     test = splits.read(dataset, "test")
-    outputs = np.load(ort.outputs)
+    outputs = np.load(other.outputs)
     assert outputs.shape == (len(test), 10)
-    assert ort.n == len(test)
-    assert ort.value == pytest.approx(100 * (outputs.argmax(1) == test.labels).mean())
-    assert ort.low < ort.value < ort.high
+    assert other.n == len(test)
+    assert other.value == pytest.approx(100 * (outputs.argmax(1) == test.labels).mean())
+    assert other.low < other.value < other.high
     assert torch.agreement is None
-    assert ort.agreement == 100.0
-    delta = differences(torch, [ort], dataset, tmp_path)
+    assert other.agreement == 100.0
+    delta = differences(torch, [other], dataset, tmp_path)
     assert delta.reference == "teacher/torch/fp32"
     assert delta.deltas["teacher/onnxruntime-cpu/fp32"][0] == 0.0
+
+
+def test_an_engine_that_cannot_run_here_is_previewed_by_its_own_graph(
+    onnx_model: OnnxModel, dataset: Dataset, tmp_path: Path
+) -> None:
+    """What TensorRT is to give is what its Q/DQ graph gives, every rounding as it is written."""
+    feeds = of_images("image", splits.read(dataset, "train").images[:64], dataset.preprocessing)
+    table = tabulate(collect(onnx_model.path, feeds, tmp_path), "minmax", 100)
+    model = quantize(onnx_model, table, "s8s8", tmp_path)
+    engine = EngineFile(
+        role="student", target="tensorrt-rtx", backend="tensorrt-rtx", backend_version="",
+        device="sm_89", precision="int8", path=tmp_path / "none", model_inputs=(),
+        model_outputs=(), executed=False,
+    )  # fmt: skip
+    places = [tmp_path / name for name in ("teacher", "preview", "engine")]
+    for each in places:
+        each.mkdir()
+    ours = build_engine(onnx_model, "teacher", targets.load("onnxruntime-cpu"), places[2])
+    teacher = evaluate(ours, dataset, None, places[0])
+    found = preview(engine, model, dataset, teacher, places[1])
+    assert found.emulated and not teacher.emulated
+    assert found.engine == "student/tensorrt-rtx/int8"
+    test = splits.read(dataset, "test")
+    assert found.n == len(test)
+    outputs = np.load(found.outputs)
+    with ort.open_model(model.path, optimise=False) as session:
+        x = normalise(test.images[:], dataset.preprocessing)
+        expected = np.asarray(session.run({"image": x})["logits"])
+    np.testing.assert_array_equal(outputs.argmax(1), expected.argmax(1))
+    assert found.value == pytest.approx(100 * (outputs.argmax(1) == test.labels).mean())
+    assert found.agreement == pytest.approx(agreement(outputs, np.load(teacher.outputs)))
+    assert np.abs(outputs - np.load(teacher.outputs)).max() > 0
 
 
 def test_outputs_that_are_not_finite_are_an_error(

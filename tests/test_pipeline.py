@@ -33,7 +33,7 @@ def _stages(stderr: str) -> dict[str, bool]:
 STAGES = [
     "data", "teacher", "student", "control", "export teacher", "export student",
     "calibration set", "calibrate", "quantise s8s8", "quantise u8s8",
-    "check int8",
+    "check int8", "prove s8s8, u8s8",
     "engine teacher/torch/fp32", "engine student/torch/fp32", "engine control/torch/fp32",
     "engine student/onnxruntime-cpu/fp32", "engine student/onnxruntime-cpu/int8",
     "engine student/openvino-cpu/fp32", "engine student/openvino-cpu/int8",
@@ -43,6 +43,7 @@ STAGES = [
     "evaluate teacher/onnxruntime-cpu/fp32", "evaluate teacher/openvino-cpu/fp32",
     "evaluate student/onnxruntime-cpu/fp32", "evaluate student/onnxruntime-cpu/int8",
     "evaluate student/openvino-cpu/fp32", "evaluate student/openvino-cpu/int8",
+    "preview student/tensorrt-rtx/int8",
     "differences to teacher", "differences to student", "golden", "bench", "report",
 ]  # fmt: skip
 
@@ -64,8 +65,12 @@ def test_the_networks_have_learnt(built: dict[str, Path]) -> None:
     for name in ("onnxruntime-cpu", "openvino-cpu"):
         assert engines[f"student/{name}/fp32"]["top1"] == pytest.approx(fp32, abs=0.3)
         assert engines[f"student/{name}/int8"]["top1"] == pytest.approx(fp32, abs=2.0)
+    preview = engines["student/tensorrt-rtx/int8"]
+    assert preview["emulated"] and not preview["executed"]
+    assert preview["top1"] == pytest.approx(fp32, abs=2.0)
+    assert preview["latency_ns"] is None
     assert printed["verdict"]["status"] == "pass"
-    assert Path(printed["report"]).is_file()
+    assert (built["bundle"].parent / printed["report"]).is_file()
 
 
 _SAME_AGAIN = """
@@ -106,7 +111,7 @@ def test_a_later_setting_remakes_only_what_depends_on_it(
         "build",
         ROOT / "recipes" / "digits.toml",
         "--set",
-        "calibration.method=minmax",
+        "calibration.method=entropy",
         "--out",
         tmp_path,
         env={"EDGEKD_STORE": str(built["store"])},

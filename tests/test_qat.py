@@ -27,11 +27,13 @@ from edgekd.artifacts import (
 )
 from edgekd.backends import ort
 from edgekd.backends.base import find
-from edgekd.calibration.sets import choose
+from edgekd.calibration.feeds import of_images
+from edgekd.calibration.sets import choose, images
 from edgekd.calibration.table import calibrate
 from edgekd.data import splits
 from edgekd.distill.trainer import train
 from edgekd.export import export
+from edgekd.int8 import Int8Stages
 from edgekd.models import weights
 from edgekd.preprocessing import normalise
 from edgekd.progress import Nobody
@@ -99,9 +101,10 @@ def student(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Stude
     spread(network, 1.0)
     weights.save(network, checkpoint.weights)
     model = export(checkpoint, dataset, folder)
-    settings = CalibrationSettings(samples=256)
+    settings = CalibrationSettings(samples=256, method="percentile")
     chosen = choose(dataset, settings, folder)
-    table = calibrate(model, chosen, dataset, settings, folder)
+    samples = of_images("image", images(chosen, dataset), dataset.preprocessing)
+    table = calibrate(model, samples, settings, chosen, folder)
     forms = forms_of(model, table, folder)
     (folder / "check").mkdir()
     before = qat.check(dataset, model, forms, folder / "check")
@@ -169,15 +172,16 @@ def test_only_weights_change_and_only_those_of_products(
 def test_a_build_fine_tunes_where_int8_loses_too_much_and_says_so(
     student: Student, dataset: Dataset, tmp_path: Path
 ) -> None:
-    def stages(when: str, max_loss: float) -> Stages:
+    def stages(when: str, max_loss: float) -> Int8Stages:
         recipe = load(
             None,
             {
                 "qat.when": when, "qat.max_loss": max_loss, "qat.batch": 64, "qat.epochs": 4,
-                "calibration.samples": 256, "student.train.flip": False,
+                "calibration.samples": 256, "calibration.method": "percentile",
+                "quantize.mixed": "never", "quantize.min_sqnr": 0, "student.train.flip": False,
             },
         )  # fmt: skip
-        return Stages(recipe, [], Store(tmp_path / "store"), Nobody())
+        return Int8Stages(Stages(recipe, [], Store(tmp_path / "store"), Nobody()))
 
     known = {"student": student.checkpoint}
     mended = stages("auto", 0.5).quantise(student.model, dataset, known)

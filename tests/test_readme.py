@@ -45,7 +45,11 @@ def test_ci_runs_the_readme_s_test_command() -> None:
 
 def test_benchmarks_are_scripts_that_are() -> None:
     index = (ROOT / "benchmarks" / "README.md").read_text()
-    scripts = {each.name for each in (ROOT / "benchmarks").glob("*.py")} - {"record.py"}
+    scripts = {
+        each.name
+        for each in (ROOT / "benchmarks").glob("*.py")
+        if "record.write(" in each.read_text()
+    }
     assert set(re.findall(r"`(\w+\.py)[ `]", index)) == scripts
     for recipe in re.findall(r"recipes/[\w-]+\.toml", index):
         assert (ROOT / recipe).is_file()

@@ -94,7 +94,7 @@ def test_a_setting_survives_the_way_through_json(epochs: int) -> None:
         ('[budget]\nfps = "fast"', ("r.toml:2", "budget.fps", "not 'fast'")),
         ("[budget]\nfps = inf", ("budget.fps", "finite")),
         ("[engines]\ntargets = []", ("engines.targets", "at least 1")),
-        ('[calibration]\nmethod = "entropi"', ("calibration.method", "'percentile' or 'minmax'")),
+        ('[calibration]\nmethod = "entropi"', ("calibration.method", "'entropy' or 'mse'")),
         (
             '[[teacher.also]]\nmodel = "a"\n[[teacher.also]]\nmodel = "b"\nwieght = 1',
             ("r.toml:5", "teacher.also.1.wieght", "'weight'"),

@@ -83,11 +83,14 @@ def test_teacher_baseline_and_what_was_not_run_are_never_preferred() -> None:
     assert prefer([*others, line()], BudgetSettings())[0] == line()["name"]
 
 
-@pytest.mark.parametrize(("budget", "status"), [({}, "pass"), ({"fps": 1}, "insufficient")])
+@pytest.mark.parametrize(
+    ("budget", "status"),
+    [({}, "pass"), ({"fps": 1}, "insufficient"), ({"max_drop": 50}, "insufficient")],
+)
 def test_where_nothing_could_be_run_nothing_is_claimed(
     budget: dict[str, float], status: str
 ) -> None:
-    built = line("student/tensorrt-rtx/int8", latency_ns=None)
+    built = line("student/tensorrt-rtx/int8", latency_ns=None, emulated=True)
     name, verdict = prefer([built], BudgetSettings(**budget))
     assert name == built["name"]
     assert verdict["status"] == status

@@ -45,7 +45,7 @@ def test_a_device_that_runs_an_engine_installs_no_torch(wheel: zipfile.ZipFile) 
     assert always == {"click", "filelock", "numpy", "platformdirs", "pydantic", "rich"}
     extras = {each.removeprefix("Provides-Extra: ") for each in lines if "Provides-Extra" in each}
     assert extras == {
-        "all", "dev", "onnxruntime", "onnxruntime-gpu", "openvino", "pycuda", "report",
+        "all", "dev", "onnxruntime", "onnxruntime-gpu", "openvino", "pycuda", "quantize", "report",
         "tensorboard", "tensorrt", "tensorrt-rtx", "train", "zoo",
     }  # fmt: skip
     torch = {each.split("extra == ")[1] for each in needed if each.startswith("torch>")}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edgekd.artifacts import Checkpoint, EngineFile, TensorSpec
 from edgekd.backends.base import Arrays, Availability, Buildable
-from edgekd.errors import BackendUnavailable, BuildError
+from edgekd.errors import BackendUnavailable, BuildError, EngineIncompatible, StageError
 from edgekd.targets import Target
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ class OnnxRuntime:
             import onnxruntime
         except ImportError as error:
             return Availability("", (), f"it is not installed ({error})")
-        return Availability(onnxruntime.__version__, ("cpu",))
+        return Availability(onnxruntime.__version__, _devices())
 
     def build(self, model: Buildable, target: Target, out_dir: Path) -> EngineFile:
         """Keeps the ONNX file as it is, once ONNX Runtime has read it.
@@ -52,12 +55,20 @@ class OnnxRuntime:
             path=path,
             model_inputs=inputs,
             model_outputs=outputs,
-            executed=True,
+            executed=target.device in _devices(),
         )
 
     def open(self, engine: EngineFile, threads: int = 1) -> OrtSession:
-        """See ``Backend.open``."""
+        """See ``Backend.open``; a form for another processor would run, and say nothing of it."""
+        if engine.device not in _devices():
+            raise EngineIncompatible(engine.device, _devices()[-1])
         return open_model(engine.path, threads)
+
+
+def _devices() -> tuple[str, ...]:
+    """What targets call this processor."""
+    machine = platform.machine().lower()
+    return "cpu", {"aarch64": "arm64", "amd64": "x86_64"}.get(machine, machine)
 
 
 class OrtSession:
@@ -70,8 +81,15 @@ class OrtSession:
         self._names = [each.name for each in self.outputs]
 
     def run(self, feeds: Arrays) -> Arrays:
-        """See ``Session.run``."""
-        return dict(zip(self._names, self._run(self._names, feeds), strict=True))
+        """See ``Session.run``.
+
+        Raises:
+            StageError: an operator fails on what it is given.
+        """
+        try:
+            return dict(zip(self._names, self._run(self._names, feeds), strict=True))
+        except _errors() as error:
+            raise StageError(f"ONNX Runtime cannot run the model: {_reason(error)}") from error
 
     def __enter__(self) -> OrtSession:
         return self
@@ -96,22 +114,85 @@ def open_model(path: Path, threads: int = 1, optimise: bool = True) -> OrtSessio
         BackendUnavailable: ONNX Runtime is not installed.
         BuildError: ONNX Runtime refuses the model.
     """
+    import_runtime()
+    import onnxruntime as rt
+
+    options = rt.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    if not optimise:
+        options.graph_optimization_level = rt.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return OrtSession(_session(path, options, str(path)))
+
+
+def simplify(model: bytes, folder: Path, out: Path, without: Collection[str] = ()) -> None:
+    """Writes a model as ONNX Runtime's basic optimiser makes it: constants and batch norm folded.
+
+    Args:
+        model: a serialised ONNX model.
+        folder: where the files lie that hold its external tensors.
+        out: the file to write; tensors of more than a kilobyte go to ``<out>.data``.
+        without: names of the optimiser's passes to leave out.
+
+    Raises:
+        BackendUnavailable: ONNX Runtime is not installed.
+        BuildError: ONNX Runtime refuses the model.
+    """
+    import_runtime()
+    import onnxruntime as rt
+
+    options = rt.SessionOptions()
+    options.graph_optimization_level = rt.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(out)
+    for name, value in {
+        "model_external_initializers_file_folder_path": str(folder.resolve()),
+        "optimized_model_external_initializers_file_name": f"{out.name}.data",
+        "optimized_model_external_initializers_min_size_in_bytes": "1024",
+        "disable_prepacking": "1",  # for a run, and there will be none
+    }.items():
+        options.add_session_config_entry(f"session.{name}", value)
+    _session(model, options, "the model", without)
+
+
+def import_runtime() -> None:
+    """Imports ONNX Runtime.
+
+    Raises:
+        BackendUnavailable: it is not installed.
+    """
     try:
-        import onnxruntime as rt
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise BackendUnavailable(
             OnnxRuntime.name, OnnxRuntime.extra, "it is not installed"
         ) from error
-    options = rt.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors alone
-    if not optimise:
-        options.graph_optimization_level = rt.GraphOptimizationLevel.ORT_DISABLE_ALL
+
+
+def _session(
+    model: Path | bytes,
+    options: onnxruntime.SessionOptions,
+    name: str,
+    without: Collection[str] = (),
+) -> onnxruntime.InferenceSession:
+    import onnxruntime as rt
+
+    options.log_severity_level = 4  # its errors are raised, and need not be logged as well
     try:
-        return OrtSession(rt.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
-    except (  # its exceptions have no base of their own
+        return rt.InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(without),
+        )
+    except _errors() as error:
+        raise BuildError(f"ONNX Runtime refuses {name}: {_reason(error)}") from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises; its exceptions have no base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
         state.Fail,
         state.InvalidArgument,
         state.InvalidGraph,
@@ -119,8 +200,12 @@ def open_model(path: Path, threads: int = 1, optimise: bool = True) -> OrtSessio
         state.NoSuchFile,
         state.NotImplemented,
         state.RuntimeException,
-    ) as error:
-        raise BuildError(f"ONNX Runtime refuses {path}: {str(error).splitlines()[0]}") from error
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The first line, without the code that it starts with."""
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).splitlines()[0])
 
 
 _TYPES = {

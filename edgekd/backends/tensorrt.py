@@ -85,7 +85,7 @@ class TensorRt:
             model_inputs=model.model_inputs,
             model_outputs=model.model_outputs,
             executed=bool(set(device.split("+")) & set(self.probe().devices)),
-            options={"max_batch": str(target.options["max_batch"])},
+            options={"max_batch": str(_largest_batch(network, target))},
         )
 
     def open(self, engine: EngineFile, threads: int = 1) -> TensorRtSession:
@@ -221,20 +221,28 @@ def _fixed(spec: TensorSpec) -> list[int]:
 def _profile(
     builder: trt.Builder, network: trt.INetworkDefinition, target: Target
 ) -> trt.IOptimizationProfile:
-    """Batches 1 to ``max_batch``, tuned for one image."""
+    """Batches 1 to ``max_batch``, tuned for one image; a batch that is fixed stays as it is."""
     profile: trt.IOptimizationProfile = builder.create_optimization_profile()
     largest = target.options["max_batch"]
     for index in range(network.num_inputs):
         tensor: trt.ITensor = network.get_input(index)
         shape: Any = tensor.shape  # the stubs know Dims alone; the library gives and takes tuples
-        rest: Any = tuple(shape)[1:]
-        if -1 in rest:
-            raise BuildError(
-                f"input '{tensor.name}' leaves more than the batch free: {tuple(shape)}"
-            )
-        sizes: list[Any] = [(batch, *rest) for batch in (1, _OPT_BATCH, largest)]
+        fixed: Any = tuple(shape)
+        if not fixed:  # what has no shape is taken for a number, without a word
+            raise BuildError(f"input '{tensor.name}' has no shape", "give it one in the model")
+        if -1 in fixed[1:]:
+            raise BuildError(f"input '{tensor.name}' leaves more than the batch free: {fixed}")
+        if -1 not in fixed:
+            continue
+        sizes: list[Any] = [(batch, *fixed[1:]) for batch in (1, _OPT_BATCH, largest)]
         profile.set_shape(tensor.name, *sizes)
     return profile
+
+
+def _largest_batch(network: trt.INetworkDefinition, target: Target) -> Any:
+    shapes: list[Any] = [network.get_input(index).shape for index in range(network.num_inputs)]
+    batches = [int(each[0]) for each in shapes if len(each)]
+    return max(batches) if batches and min(batches) > 0 else target.options["max_batch"]
 
 
 def _numpy_types(lib: Any) -> dict[Any, str]:

@@ -21,7 +21,7 @@ from edgekd.artifacts import (
     Preprocessing,
     TensorSpec,
 )
-from edgekd.backends.base import Arrays, find
+from edgekd.backends.base import Arrays, Buildable, find
 from edgekd.bench import host, load, stats
 from edgekd.data import Images, splits
 from edgekd.data.rows import Rows
@@ -29,9 +29,11 @@ from edgekd.errors import BenchError
 from edgekd.preprocessing import normalise
 from edgekd.progress import Progress, silent
 from edgekd.recipe import BenchSettings
+from edgekd.targets import Target
 
 SCENARIO = "single-stream"
 _FEEDS = 64
+_FEW_BLOCKS = 10
 _THROUGHPUT_NS = 500_000_000
 
 
@@ -126,6 +128,50 @@ def measure(
         host={**host.facts(), "load_before": before, "load_after": host.load_average()},
         items=tuple(items),
     )
+
+
+def side_by_side(
+    models: Sequence[Buildable],
+    targets: Sequence[Target],
+    feeds: Sequence[Arrays],
+    settings: BenchSettings,
+    folder: Path,
+) -> dict[str, list[dict[str, int]]]:
+    """p50 and p99 of models in nanoseconds, for each target that can be run here.
+
+    All models of a target take turns, as engines do in ``measure``, but for less time: enough
+    calls to tell p99 at most, and no more than a second for each model.
+
+    Args:
+        models: what engines are built from.
+        targets: where they are to run.
+        feeds: of one sample each, taken in turn.
+        settings: threads and the rest.
+        folder: for the engines.
+    """
+    found = {}
+    for target in targets:
+        backend = find(target.backend)
+        if not backend.probe().devices:
+            continue
+        with contextlib.ExitStack() as stack:
+            sessions = []
+            for index, model in enumerate(models):
+                place = folder / f"{target.name}-{index}"
+                place.mkdir()
+                engine = backend.build(model, target, place)
+                sessions.append(stack.enter_context(backend.open(engine, settings.threads)))
+            timings = load.interleaved(
+                sessions,
+                feeds,
+                calls=min(settings.samples, stats.fewest(stats.PERCENTILES["p99"])),
+                blocks=min(settings.blocks, _FEW_BLOCKS),
+                limit_ns=int(min(settings.seconds, 1.0) * 1e9),
+                seed=settings.seed,
+            )
+        summaries = [stats.summary(np.concatenate(each.latencies_ns)) for each in timings]
+        found[target.name] = [{name: each[name] for name in ("p50", "p99")} for each in summaries]
+    return found
 
 
 def peak_memory(engine: EngineFile, threads: int) -> int | None:

@@ -58,12 +58,14 @@ def engines(rows: Sequence[Mapping[str, Any]], preferred: str = "") -> None:
                 ms(row, "p99"),
                 shown(row["throughput_per_s"] and row["throughput_per_s"]["1"], "{:,.0f}"),
                 shown(row["speedup_vs_teacher"], "{:.2f}"),
-                shown(row["top1"], "{:.2f}"),
-                f"{row['bytes'] / 1e3:,.1f}",
+                shown(row["top1"], "~{:.2f}" if row["emulated"] else "{:.2f}"),
+                f"{row['bytes'] / 1e3:,.0f}",
             )
             for row in rows
         ],
     )
     click.echo("* preferred; speed-up: of p50, against the teacher in the same runtime")
+    if any(row["emulated"] for row in rows):
+        click.echo("~ emulated: the engine's Q/DQ graph was run on this CPU")
     if unrun := [row["name"] for row in rows if not row["executed"]]:
         click.echo(f"built, not executed here: {', '.join(unrun)}")

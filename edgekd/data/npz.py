@@ -36,10 +36,10 @@ def open_npz(path: str, field: str, labelled: bool) -> Source:
             field=field,
         )
     kind = Arrays if labelled else Unlabelled
-    return kind(f"npz:{file.name}", lambda: _members(file), lambda: hash_file(file).sha256)
+    return kind(f"npz:{file.name}", lambda: members(file), lambda: hash_file(file).sha256)
 
 
-def _members(path: Path) -> dict[str, Stack]:
+def members(path: Path) -> dict[str, Stack]:
     """The arrays of a .npz file, of which only the headers are read."""
     found = {}
     with _readable(path, ""), zipfile.ZipFile(path) as archive:

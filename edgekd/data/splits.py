@@ -82,6 +82,11 @@ def stratified(labels: Labels, n: int, seed: int) -> Ids:
     """
     if n > len(labels):
         raise DataError(f"{n} samples were asked for, and there are {len(labels)}")
+    return np.sort(by_share(labels, seed)[:n])
+
+
+def by_share(labels: Labels, seed: int) -> Ids:
+    """All ids in a drawn order of which any beginning holds the same share of every class."""
     order = np.random.default_rng(seed).permutation(len(labels))
     # Give each image its rank within its class, as a share of the class: the n lowest shares
     # then hold the same share of every class.
@@ -89,8 +94,8 @@ def stratified(labels: Labels, n: int, seed: int) -> Ids:
     for label in np.unique(labels):
         members = order[labels[order] == label]
         share[members] = (np.arange(len(members)) + 0.5) / len(members)
-    chosen = order[np.argsort(share[order], kind="stable")][:n]
-    return np.sort(chosen)
+    ordered: Ids = order[np.argsort(share[order], kind="stable")]
+    return ordered
 
 
 def stage_key(settings: DataSettings, source: Source, unlabelled: Source | None) -> dict[str, Any]:
@@ -100,10 +105,16 @@ def stage_key(settings: DataSettings, source: Source, unlabelled: Source | None)
         DataError: a source is not usable.
     """
     return {
-        **{name: value for name, value in settings.canonical().items() if name != "workers"},
+        **lasting(settings),
         "source": [source.name, source.stamp()],
         "unlabelled": [unlabelled.name, unlabelled.stamp()] if unlabelled else None,
     }
+
+
+def lasting(settings: DataSettings) -> dict[str, Any]:
+    """The settings that splits and pixels depend on, but for where the images lie."""
+    passing = ("source", "unlabelled", "workers")
+    return {name: each for name, each in settings.canonical().items() if name not in passing}
 
 
 def prepare(
@@ -170,8 +181,55 @@ def prepare(
         pixels=pixels,
         sizes=sizes,
         seed=settings.seed,
+        settings={**lasting(settings), "unlabelled": unlabelled.name if unlabelled else ""},
         preprocessing=_preprocessing(seen, splits["train"], shape),
         audit=audit(source.classes, pool, splits, known, seen.first, ignored),
+    )
+
+
+def prepare_unlabelled(
+    settings: DataSettings, source: Source, out_dir: Path, progress: Progress = silent
+) -> Dataset:
+    """As ``prepare``, for images that have no label: a share validates, and none tests.
+
+    Raises:
+        DataError: the source's files are missing or damaged, or too few.
+    """
+    (part,) = source.parts(progress).values()
+    pool = decode(settings, {"train": part}, out_dir, progress)
+    seen = survey(pool, progress)
+    ids = pool.ids("train")
+    validation = hold_out(ids, pool.labels, seen.first, settings.validation, settings.seed)
+    none = np.zeros(0, np.int64)
+    splits = {"train": np.setdiff1d(ids, validation), "validation": validation, "test": none}
+    if not len(splits["train"]):
+        raise DataError(
+            f"{source.name} has too few images that differ: all of them validate",
+            "give more, a few hundred if there are",
+        )
+    kept = out_dir / "splits.npz"
+    np.savez(
+        kept,
+        train=splits["train"],
+        validation=validation,
+        test=none,
+        labelled=none,
+        labels=pool.labels,
+    )
+    shape: Shape = pool.blocks[0].shape[1:]
+    return Dataset(
+        source=source.name,
+        licence=source.licence,
+        fingerprint=_fingerprint(source, pool, seen),
+        classes=(),
+        shape=shape,
+        splits=kept,
+        pixels=out_dir / IMAGES,
+        sizes={split: len(ids) for split, ids in splits.items()},
+        seed=settings.seed,
+        settings={**lasting(settings), "unlabelled": ""},
+        preprocessing=_preprocessing(seen, splits["train"], shape),
+        audit=audit((), pool, splits, pool.labels, seen.first, source.ignored),
     )
 
 
@@ -234,16 +292,16 @@ def _cut(settings: DataSettings, pool: Pool, together: Ids, first: Ids) -> dict[
     """
     rest, test = pool.ids("train"), pool.ids("test")
     if "test" not in pool.parts:
-        test = _hold_out(rest, pool.labels, together, settings.test, _TEST_SEED)
+        test = hold_out(rest, pool.labels, together, settings.test, _TEST_SEED)
         rest = np.setdiff1d(rest, test)
-    validation = _hold_out(rest, pool.labels, together, settings.validation, settings.seed)
+    validation = hold_out(rest, pool.labels, together, settings.validation, settings.seed)
     more = pool.ids("unlabelled")
     more = more[~np.isin(first[more], first[np.concatenate([validation, test])])]
     train = np.concatenate([np.setdiff1d(rest, validation), more])
     return {"train": train, "validation": validation, "test": test}
 
 
-def _hold_out(ids: Ids, labels: Labels, together: Ids, share: float, seed: int) -> Ids:
+def hold_out(ids: Ids, labels: Labels, together: Ids, share: float, seed: int) -> Ids:
     """A stratified share of the groups of ``together``, and all that belongs to them."""
     groups, places = np.unique(together[ids], return_index=True)
     leaders = ids[places]

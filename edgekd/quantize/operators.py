@@ -33,7 +33,12 @@ def unfit(kind: str, attributes: Attributes, outputs: int) -> str:
     if attributes.get("to", 1) not in _TYPES:
         return "its type"
     pads = attributes.get("pads", ())
-    if kind == "AveragePool" and pads[: len(pads) // 2] != pads[len(pads) // 2 :]:
+    if kind == "ConvTranspose" and "output_shape" in attributes:
+        return "output_shape"
+    if (
+        kind in ("AveragePool", "ConvTranspose")
+        and pads[: len(pads) // 2] != pads[len(pads) // 2 :]
+    ):
         return "uneven pads"
     if outputs > 1 and kind != "Split":
         return "more than one output"
@@ -52,6 +57,22 @@ def _conv(a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) 
         pads,
         a.get("dilations", [1] * rank),
         a.get("group", 1),
+    )
+    return result
+
+
+def _conv_transpose(a: Attributes, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    rank = weight.ndim - 2
+    deconvolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[rank - 1]
+    result: Tensor = deconvolve(
+        x,
+        weight,
+        bias,
+        a.get("strides", [1] * rank),
+        a.get("pads", [0] * 2 * rank)[:rank],
+        a.get("output_padding", [0] * rank),
+        a.get("group", 1),
+        a.get("dilations", [1] * rank),
     )
     return result
 
@@ -210,6 +231,7 @@ def _clip(
 OPERATORS: dict[str, Operator] = {
     # products and what normalises
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": lambda a, x, y: x @ y,
     "BatchNormalization": _batch_norm,

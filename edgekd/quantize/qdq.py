@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekd.artifacts import CalibrationTable, OnnxModel, QuantizedModel
-from edgekd.errors import QuantizeError
+from edgekd.errors import QuantizeError, near_matches
 from edgekd.progress import Progress, silent
-from edgekd.quantize.forms import FORMS, INT32_ROOM, Form, Scale, weight_scales
-from edgekd.quantize.placement import RULES, Placement, place
+from edgekd.quantize.forms import (
+    FORMS,
+    INT32_ROOM,
+    Array,
+    Form,
+    Scale,
+    numpy_dtype,
+    stored_weight,
+    weight_scales,
+)
+from edgekd.quantize.graphs import nodes_of, opset, reads, save
+from edgekd.quantize.lowering import lower
+from edgekd.quantize.placement import PRODUCTS, RULES, Placement, place, scales
 
 if TYPE_CHECKING:
     import onnx
 
-Array = npt.NDArray[Any]
+
+_IR_OF_FP8 = 9
 
 
 def quantize(
@@ -27,36 +40,53 @@ def quantize(
     form_name: str,
     out_dir: Path,
     progress: Progress = silent,
+    *,
+    keep_float: Collection[str] = (),
 ) -> QuantizedModel:
-    """Writes the model in a form.
+    """Writes the model in a form, to ``model.onnx``; a large one's tensors lie beside it.
+
+    Args:
+        keep_float: names of nodes that stay in float.
 
     Raises:
-        QuantizeError: nothing in the model can be quantised, or the result is not valid ONNX.
+        QuantizeError: nothing in the model can be quantised, a node to keep is not in it, it
+            cannot be raised to the opset that the form needs, or the result is not valid ONNX.
     """
     import onnx
     from onnx import numpy_helper
 
     form = FORMS[form_name]
-    proto = onnx.load(model.path)
-    placement = place(proto.graph, form, set(table.ranges))
-    if not placement.weights:
+    proto = _at_opset(onnx.load(model.path, load_external_data=False), form, model.path.name)
+    onnx.load_external_data_for_model(proto, str(model.path.parent))
+    graph = proto.graph
+    _check_names(graph, keep_float)
+    ranges = dict(table.ranges)
+    ranges |= {new: ranges[old] for new, old in lower(graph, form).items() if old in ranges}
+    placement = place(graph, form, ranges.keys(), keep_float)
+    if {each.name for each in graph.node if each.op_type in PRODUCTS} <= {*placement.kept_float}:
         raise QuantizeError(f"{model.path.name} has no convolution or product to quantise")
-    scales = {name: form.activation(*bounds) for name, bounds in table.ranges.items()}
-    constants = {each.name: numpy_helper.to_array(each) for each in proto.graph.initializer}
-    nodes = list(proto.graph.node)
-    edits = _Edits()
-    _quantise_activations(edits, nodes, placement, scales)
-    _quantise_weights(edits, nodes, placement, scales, constants, form)
-    _apply(edits, proto.graph)
+    of_activations = scales(placement, ranges, form)
+    constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    nodes = list(graph.node)
+    taken = {
+        *constants,
+        *(name for node in nodes_of(graph) for name in (*node.input, *node.output)),
+    }
+    edits = _Edits(taken)
+    _quantise_activations(edits, nodes, placement, of_activations)
+    _quantise_weights(edits, nodes, placement, of_activations, constants, form)
+    _apply(edits, graph)
+    path = out_dir / "model.onnx"
+    save(proto, path)
     try:
-        onnx.checker.check_model(proto, full_check=True)
+        onnx.checker.check_model(path, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        for each in (path, path.with_name(f"{path.name}.data")):
+            each.unlink(missing_ok=True)
         first_line = str(error).splitlines()[0]
         raise QuantizeError(
             f"the quantised {model.path.name} is not valid: {first_line}"
         ) from error
-    path = out_dir / "model.onnx"
-    onnx.save(proto, path)
     return QuantizedModel(
         path=path,
         form=form.name,
@@ -66,65 +96,117 @@ def quantize(
     )
 
 
+def _check_names(graph: onnx.GraphProto, keep_float: Collection[str]) -> None:
+    names = {node.name for node in graph.node}
+    for each in keep_float:
+        if each not in names:
+            raise QuantizeError(
+                f"no node to keep in float is called '{each}'", near_matches(each, names)
+            )
+
+
+def _at_opset(proto: onnx.ModelProto, form: Form, name: str) -> onnx.ModelProto:
+    """The model with what the form is written in."""
+    from onnx import version_converter
+
+    if opset(proto) >= form.opset:
+        return proto
+    try:
+        found = version_converter.convert_version(proto, form.opset)
+    except (version_converter.ConvertError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise QuantizeError(
+            f"{name} has opset {opset(proto)}, and onnx cannot raise it to the {form.opset} that"
+            f" form {form.name} needs: {first_line}",
+            f"export it with opset {form.opset} or later",
+        ) from error
+    found.ir_version = max(found.ir_version, _IR_OF_FP8)
+    return found
+
+
 @dataclass
 class _Edits:
     """What is to be done to a graph, before any of it is done.
 
     Attributes:
+        taken: names of tensors, which a new one must not have.
         after: Q and DQ by the activation that they follow.
         before: DQ of constants, by the index of the node that they precede.
         constants: new initialisers.
         read_as: what (node index, input index) is to read instead.
+        renamed: outputs of the graph that a DQ is to write, by what their maker is to call them.
     """
 
+    taken: set[str]
     after: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
     before: dict[int, list[onnx.NodeProto]] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
     read_as: dict[tuple[int, int], str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    def fresh(self, name: str) -> str:
+        """That name, or one like it that no tensor has."""
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+    def constant(self, name: str, value: Array) -> str:
+        """A new initialiser of about that name; its name."""
+        found = self.fresh(name)
+        self.constants[found] = value
+        return found
 
 
 def _quantise_activations(
-    edits: _Edits, nodes: list[onnx.NodeProto], placement: Placement, scales: dict[str, Scale]
+    edits: _Edits,
+    nodes: list[onnx.NodeProto],
+    placement: Placement,
+    of_activations: Mapping[str, Scale],
 ) -> None:
     """One Q/DQ pair an activation, whoever reads it."""
     from onnx import helper
 
-    for index, place_of_input in sorted(placement.edges):
-        name = nodes[index].input[place_of_input]
-        edits.read_as[index, place_of_input] = f"{name}_dequantized"
-        if name in edits.after:
-            continue
-        scale = scales[name]
-        edits.constants[f"{name}_scale"] = np.array(scale.scale, np.float32)
-        edits.constants[f"{name}_zero_point"] = np.array(scale.zero_point, scale.dtype)
-        shared = [f"{name}_scale", f"{name}_zero_point"]
-        stored, real = f"{name}_quantized", f"{name}_dequantized"
-        edits.after[name] = [
-            helper.make_node("QuantizeLinear", [name, *shared], [stored], f"{name}_Q"),
-            helper.make_node("DequantizeLinear", [stored, *shared], [real], f"{name}_DQ"),
+    for name in sorted(placement.outputs):
+        edits.renamed[name] = edits.fresh(f"{name}_float")
+    real: dict[str, str] = {}
+    read = [(edge, nodes[edge[0]].input[edge[1]]) for edge in sorted(placement.edges)]
+    for name in dict.fromkeys([*(name for _, name in read), *sorted(placement.outputs)]):
+        scale = of_activations[name]
+        zero_point = np.array(scale.zero_point, numpy_dtype(scale.dtype))
+        shared = [
+            edits.constant(f"{name}_scale", np.array(scale.scale, np.float32)),
+            edits.constant(f"{name}_zero_point", zero_point),
         ]
+        made, stored = edits.renamed.get(name, name), edits.fresh(f"{name}_quantized")
+        real[name] = name if name in edits.renamed else edits.fresh(f"{name}_dequantized")
+        edits.after[name] = [
+            helper.make_node("QuantizeLinear", [made, *shared], [stored], f"{name}_Q"),
+            helper.make_node("DequantizeLinear", [stored, *shared], [real[name]], f"{name}_DQ"),
+        ]
+    edits.read_as |= {edge: real[name] for edge, name in read}
 
 
 def _quantise_weights(
     edits: _Edits,
     nodes: list[onnx.NodeProto],
     placement: Placement,
-    scales: dict[str, Scale],
-    constants: dict[str, Array],
+    of_activations: Mapping[str, Scale],
+    constants: Mapping[str, Array],
     form: Form,
 ) -> None:
-    """Weights to int8 by channel and, where the form wants it, biases to int32."""
+    """Weights by channel and, where the form wants it, biases to int32."""
     for index, weight in placement.weights.items():
         node, rule = nodes[index], RULES[nodes[index].op_type]
         assert rule.weight is not None
         values = constants[weight.name]
         axis = weight.axis % values.ndim
-        of_channel = weight_scales(values, axis)
+        of_channel = weight_scales(values, axis, form.weight)
         bias = None
         if form.integer_bias and rule.bias is not None and len(node.input) > rule.bias:
             bias = constants.get(node.input[rule.bias])
         if bias is not None and rule.bias is not None:
-            of_input = scales[node.input[0]].scale
+            of_input = of_activations[node.input[0]].scale
             # A bias must fit into int32 at the product of the scales.
             least = (np.abs(bias) / (of_input * INT32_ROOM)).astype(np.float32)
             of_channel = np.maximum(of_channel, least)
@@ -133,11 +215,13 @@ def _quantise_weights(
             edits.read_as[index, rule.bias] = _constant(
                 edits, index, f"{node.name}_bias", stored, product, 0
             )
-        shape = [-1 if each == axis else 1 for each in range(values.ndim)]
-        rounded = np.rint(values / of_channel.reshape(shape))
-        stored = np.clip(rounded, -127, 127).astype(np.int8)
         edits.read_as[index, rule.weight] = _constant(
-            edits, index, f"{node.name}_weight", stored, of_channel, axis
+            edits,
+            index,
+            f"{node.name}_weight",
+            stored_weight(values, of_channel, axis, form.weight),
+            of_channel,
+            axis,
         )
 
 
@@ -152,11 +236,12 @@ def _constant(
     """A stored constant and the DQ that makes it real, before a node; what the node reads."""
     from onnx import helper
 
-    edits.constants[f"{name}_quantized"] = stored
-    edits.constants[f"{name}_scale"] = scale
-    edits.constants[f"{name}_zero_point"] = np.zeros(len(scale), stored.dtype)
-    names = [f"{name}_{part}" for part in ("quantized", "scale", "zero_point")]
-    real = f"{name}_dequantized"
+    names = [
+        edits.constant(f"{name}_quantized", stored),
+        edits.constant(f"{name}_scale", scale),
+        edits.constant(f"{name}_zero_point", np.zeros(len(scale), stored.dtype)),
+    ]
+    real = edits.fresh(f"{name}_dequantized")
     edits.before.setdefault(index, []).append(
         helper.make_node("DequantizeLinear", names, [real], f"{name}_DQ", axis=axis)
     )
@@ -175,10 +260,14 @@ def _apply(edits: _Edits, graph: onnx.GraphProto) -> None:
         for place_of_input in range(len(node.input)):
             if (index, place_of_input) in edits.read_as:
                 node.input[place_of_input] = edits.read_as[index, place_of_input]
+        names = list(node.output)
+        for at, name in enumerate(names):
+            node.output[at] = edits.renamed.get(name, name)
         graph.node.extend([*edits.before.get(index, []), node])
-        for name in node.output:
+        for name in names:
             graph.node.extend(edits.after.get(name, []))
-    still_read = {name for node in graph.node for name in node.input}
+    still_read = {name for node in graph.node for name in reads(node)}
+    still_read |= {each.name for each in graph.output}
     kept = [each for each in graph.initializer if each.name in still_read]
     del graph.initializer[:]
     graph.initializer.extend(kept)

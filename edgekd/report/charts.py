@@ -15,6 +15,7 @@ _INK = "#010203"
 """Stands for the page's text colour, which is put in its place."""
 _COLOURS = ("#3b7dd8", "#e0702f", "#2e9d6b", "#b8528f", "#8a7a2e", "#6a6fd1", "#c2453d", "#4aa3a8")
 _GREY = "#8b929c"
+_NAME = 28
 _ROLE_COLOURS = {"teacher": _COLOURS[5], "student": _COLOURS[0], "control": _GREY}
 
 
@@ -120,6 +121,34 @@ def pareto(engines: Sequence[Mapping[str, Any]]) -> str:
         fontsize=8, frameon=False, labelcolor=_INK, loc="upper left", bbox_to_anchor=(1.01, 1.02)
     )
     return _svg(figure, "accuracy against latency")
+
+
+def layers(form: str, found: Sequence[Mapping[str, Any]]) -> str:
+    """What int8 costs in each of the most sensitive layers, one bar a layer."""
+    figure, axes = _figure(0.9 + 0.3 * len(found))
+    for place, layer in enumerate(reversed(found)):
+        share = "" if not layer["macs_share"] else f", {100 * layer['macs_share']:.1f} % of MACs"
+        lost = "" if layer["lost"] is None else f", {0 - layer['lost']:+.2f} points"
+        axes.barh(place, layer["sqnr"], height=0.55, color=_COLOURS[0])
+        axes.annotate(
+            f"{layer['sqnr']:.1f} dB{lost}{share}",
+            (max(0.0, layer["sqnr"]), place),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            color=_INK,
+            fontsize=9,
+        )
+    axes.set_yticks(range(len(found)), [_short(each["name"]) for each in reversed(found)])
+    axes.set_ylim(-0.6, len(found) - 0.4)
+    axes.margins(x=0.45)
+    axes.set_xlabel("SQNR of the outputs with this layer alone in int8, dB: the lower, the worse")
+    return _svg(figure, f"layers of {form}")
+
+
+def _short(name: str) -> str:
+    """The end of a node's name, which tells more than its beginning."""
+    return name if len(name) <= _NAME else f"…{name[-_NAME:]}"
 
 
 def _deadline(axes: Axes, deadline_ns: float | None) -> None:

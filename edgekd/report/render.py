@@ -13,6 +13,9 @@ from edgekd.progress import Progress, silent
 from edgekd.report import charts
 from edgekd.report.summary import Findings, summarise
 
+_LAYERS = 12
+"""How many of the most sensitive layers are drawn."""
+
 
 def report(found: Findings, out_dir: Path, progress: Progress = silent) -> Report:
     """The stage ``report``."""
@@ -57,6 +60,10 @@ def render(facts: Mapping[str, Any]) -> str:
         "latency": charts.latency_bars(measured, deadline) if measured else "",
         "tail": charts.exceedance(measured, deadline) if measured else "",
         "pareto": charts.pareto(measured) if measured else "",
+        "layers": {
+            form: charts.layers(form, each["layers"][:_LAYERS])
+            for form, each in (facts["quantisation"] or {"sensitivity": {}})["sensitivity"].items()
+        },
     }
     page = environment.get_template("report.html.j2")
     best = next((each for each in facts["engines"] if each["name"] == facts["preferred"]), None)

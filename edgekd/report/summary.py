@@ -18,9 +18,12 @@ from edgekd.artifacts import (
     Int8Check,
     Measurement,
     Measurements,
+    Mix,
     OnnxModel,
     QuantizedModel,
+    Sensitivity,
 )
+from edgekd.calibration.methods import label
 from edgekd.recipe import BudgetSettings
 from edgekd.verdict import BASELINE, Row, prefer, row
 
@@ -100,20 +103,21 @@ def _engine(found: Findings, engine: EngineFile, measured: Mapping[str, Measurem
         line["top1"] = evaluation.value
         line["ci"] = [evaluation.low, evaluation.high]
         line["agreement"] = evaluation.agreement
+        line["emulated"] = evaluation.emulated
     if engine.name in measured:
         line["curve"] = _curve(measured[engine.name])
     return line
 
 
 def _waterfall(found: Findings) -> list[dict[str, Any]]:
-    """Accuracy from the teacher to each int8 engine that ran."""
+    """Accuracy from the teacher to each int8 engine that ran or was emulated."""
     stages = [
         ("teacher", f"teacher/{BASELINE}/fp32"),
         ("student without teacher", f"control/{BASELINE}/fp32"),
         ("student with teacher", f"student/{BASELINE}/fp32"),
     ]
     stages += [
-        (f"int8 on {each.target}", each.name)
+        (f"int8 on {each.target}{'' if each.executed else ', emulated'}", each.name)
         for each in found.engines.values()
         if each.role == "student" and each.precision == "int8"
     ]
@@ -149,11 +153,16 @@ def _notes(
             notes.append(
                 f"On {target} int8 runs at {ratio:.2f} times the speed of fp32 (p50, one run)."
             )
-    unexecuted = sorted({each["target"] for each in engines if not each["executed"]})
-    for target in unexecuted:
+    for target in sorted({each["target"] for each in engines if not each["executed"]}):
+        emulated = any(each["target"] == target and each["emulated"] for each in engines)
         notes.append(
             f"The engines for {target} were built and not executed: no device here can run them."
-            " Nothing is claimed of their speed or accuracy."
+            + (
+                " Nothing is claimed of their speed. The accuracy of int8 there is emulated: its"
+                " Q/DQ graph was run on a CPU, nothing fused."
+                if emulated
+                else " Nothing is claimed of their speed or accuracy."
+            )
         )
     if found.checkpoints["teacher"].onnx:
         notes.append(
@@ -162,6 +171,7 @@ def _notes(
         )
     if found.int8 is not None and found.int8.before is not None:
         notes.extend(_fine_tuning(found.int8.before, found.int8.after))
+        notes.extend(_kept_in_float(each) for each in found.int8.sensitivity.values())
     control = found.evaluations.get(f"control/{BASELINE}/fp32")
     if control is not None:
         delta, low, high = found.to_student.deltas[control.engine]
@@ -183,33 +193,80 @@ def _notes(
 def _fine_tuning(before: Int8Check, after: Int8Check | None) -> Iterator[str]:
     """What calibration alone lost on validation, and what training to be rounded made of it."""
     for form in before.forms:
-        lost = f"On validation the int8 form {form} is {-before.lost(form):+.2f} points from fp32"
+        lost = (
+            f"On validation the int8 form {form} is {0 - before.lost(form):+.2f} points from fp32"
+        )
         if after is None or form not in after.forms:
-            yield f"{lost} after calibration, near enough not to be fine-tuned."
+            yield f"{lost} after calibration, and was not fine-tuned."
         else:
             verb = "ships" if after.forms[form] > before.forms[form] else "is no better: left out"
             yield (
-                f"{lost} after calibration and {-after.lost(form):+.2f} after quantisation-aware"
+                f"{lost} after calibration and {0 - after.lost(form):+.2f} after quantisation-aware"
                 f" distillation, which {verb}."
             )
+
+
+def _kept_in_float(found: Sensitivity) -> str:
+    """What it gains to keep the worst layers in float, and whether it ships so."""
+    first, chosen = found.mixes[0], found.mixes[found.chosen]
+    if not chosen.kept:
+        return f"Layers of {found.form} were looked into one by one; all of them ship in int8."
+    number = len(chosen.kept)
+    which = (
+        "the layer that int8 hurts most stays"
+        if number == 1
+        else (f"the {number} layers that int8 hurts most stay")
+    )
+    return (
+        f"In {found.form} {which} in float: {_change(first)} to fp32 on validation without,"
+        f" {_change(chosen)} with that."
+    )
+
+
+def _change(mix: Mix) -> str:
+    return f"{mix.sqnr:.1f} dB" if mix.lost is None else f"{0 - mix.lost:+.2f} points"
 
 
 def _quantisation(found: Findings) -> dict[str, Any] | None:
     if found.int8 is None:
         return None
-    table, before, after = found.int8.table, found.int8.before, found.int8.after
+    int8 = found.int8
     return {
-        "method": table.method,
-        "samples": table.samples,
-        "set_sha256": table.set_sha256,
-        "tensors": len(table.ranges),
+        "method": label(int8.table.method, int8.table.percentile),
+        "samples": int8.table.samples,
+        "set_sha256": int8.table.set_sha256,
+        "tensors": len(int8.table.ranges),
+        "tried": [asdict(each) for each in int8.table.tried],
         "forms": {
             form: {"kept_float": list(each.kept_float)} for form, each in found.quantized.items()
         },
         "validation": {
             name: None if each is None else {"fp32": each.fp32, **each.forms}
-            for name, each in (("calibrated", before), ("fine_tuned", after))
+            for name, each in (("calibrated", int8.before), ("fine_tuned", int8.after))
         },
+        "sensitivity": {form: _layers(each) for form, each in int8.sensitivity.items()},
+        "proof": {
+            "to_fp32": {form: dB for each in int8.proofs for form, dB in each.to_fp32.items()},
+            "between": {pair: dB for each in int8.proofs for pair, dB in each.between.items()},
+            "samples": int8.proofs[0].samples,
+        },
+    }
+
+
+def _layers(found: Sensitivity) -> dict[str, Any]:
+    total = sum(each.macs or 0 for each in found.layers)
+    return {
+        "layers": [
+            {**asdict(each), "macs_share": (each.macs or 0) / total if total else None}
+            for each in found.layers
+        ],
+        "layer_samples": found.layer_samples,
+        "mixes": [
+            {**asdict(each), "kept": list(each.kept), "chosen": place == found.chosen}
+            for place, each in enumerate(found.mixes)
+        ],
+        "mix_samples": found.mix_samples,
+        "fp32_ns": {target: dict(each) for target, each in found.fp32_ns.items()},
     }
 
 

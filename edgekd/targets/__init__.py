@@ -20,7 +20,7 @@ class Target:
         backend: the runtime that builds and opens its engines.
         device: what its engines are built for.
         precisions: what it can be built in.
-        form: the quantised form that it takes, ``s8s8`` or ``u8s8``; empty for none.
+        form: the quantised form that it takes, by its name in ``quantize.forms``; empty for none.
         options: what only its backend knows.
     """
 

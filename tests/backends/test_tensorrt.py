@@ -89,6 +89,11 @@ def test_more_than_the_batch_left_free_is_an_error(tmp_path: Path) -> None:
         build_engine(model, "student", RTX, tmp_path)
 
 
+def test_a_batch_that_is_fixed_stays_as_it_is(tmp_path: Path) -> None:
+    engine = build_engine(_one_node(tmp_path, "Relu", [3, 1, 4, 4]), "student", RTX, tmp_path)
+    assert engine.options == {"max_batch": "3"}
+
+
 def test_a_capability_that_the_library_lacks_is_named(
     onnx_model: OnnxModel, tmp_path: Path
 ) -> None:

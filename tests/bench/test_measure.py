@@ -10,9 +10,16 @@ import pytest
 
 from edgekd import targets
 from edgekd.artifacts import Checkpoint, Dataset, EngineFile, OnnxModel
-from edgekd.backends.base import Arrays, build_engine
+from edgekd.backends.base import Arrays, build_engine, find
 from edgekd.bench import host, load
-from edgekd.bench.measure import bench, from_json, measure, peak_memory, to_json
+from edgekd.bench.measure import (
+    bench,
+    from_json,
+    measure,
+    peak_memory,
+    side_by_side,
+    to_json,
+)
 from edgekd.bench.stats import summary
 from edgekd.errors import BenchError
 from edgekd.recipe import BenchSettings
@@ -96,3 +103,19 @@ def test_the_host_is_described() -> None:
     assert isinstance(facts["flags"], list)
     assert host.load_average() >= 0
     assert host.facts() == facts  # what keys are made of does not flutter
+
+
+def test_models_side_by_side_on_the_targets_that_are_here(
+    onnx_model: OnnxModel, tmp_path: Path
+) -> None:
+    names = ["openvino-cpu", "tensorrt-rtx", "onnxruntime-cpu"]
+    chosen = [targets.load(name) for name in names]
+    here = [each.name for each in chosen if find(each.backend).probe().devices]
+    feeds: list[Arrays] = [{onnx_model.model_inputs[0].name: np.zeros((1, 1, 8, 8), np.float32)}]
+    found = side_by_side([onnx_model, onnx_model], chosen, feeds, SETTINGS, tmp_path)
+    assert list(found) == here
+    assert "onnxruntime-cpu" in found
+    for each in found.values():
+        assert len(each) == 2
+        for times in each:
+            assert 0 < times["p50"] <= times["p99"]

@@ -27,6 +27,12 @@ POSITIVE = np.abs(_random(4)) + np.float32(0.5)
 CASES: list[tuple[str, dict[str, Any], list[Given]]] = [
     ("Conv", {"pads": [1, 1, 1, 1], "strides": [2, 1], "group": 2}, [_random(6, 2, 3, 3)]),
     ("Conv", {"pads": [0, 1, 1, 0], "dilations": [1, 2]}, [_random(3, 4, 2, 2), _random(3)]),
+    (
+        "ConvTranspose",
+        {"pads": [1, 0, 1, 0], "strides": [2, 1], "group": 2, "output_padding": [1, 0]},
+        [_random(4, 3, 3, 2), _random(6)],
+    ),
+    ("ConvTranspose", {"dilations": [1, 2]}, [_random(4, 3, 2, 2)]),
     ("Gemm", {"transB": 1, "alpha": 0.5, "beta": 2.0}, [_random(3, 6), _random(3)]),
     ("Gemm", {"transA": 1}, [_random(7, 3)]),
     ("MatMul", {}, [_random(6, 5)]),
@@ -136,6 +142,8 @@ def test_whole_numbers_are_divided_as_onnx_divides_them() -> None:
         ("Pad", {"mode": "reflect"}, 1, "mode reflect"),
         ("Cast", {"to": onnx.TensorProto.BFLOAT16}, 1, "its type"),
         ("AveragePool", {"pads": [0, 0, 1, 1]}, 1, "uneven pads"),
+        ("ConvTranspose", {"pads": [0, 0, 1, 1]}, 1, "uneven pads"),
+        ("ConvTranspose", {"output_shape": [9, 9]}, 1, "output_shape"),
         ("MaxPool", {}, 2, "more than one output"),
     ],
 )

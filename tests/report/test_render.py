@@ -45,6 +45,7 @@ def test_the_json_has_what_the_architecture_names(facts: dict[str, Any]) -> None
         "student with teacher",
         "int8 on onnxruntime-cpu",
         "int8 on openvino-cpu",
+        "int8 on tensorrt-rtx, emulated",
     ]
     for each in facts["waterfall"]:
         assert each["ci"][0] < each["top1"] < each["ci"][1]
@@ -59,7 +60,8 @@ def test_the_json_has_what_the_architecture_names(facts: dict[str, Any]) -> None
     for name, each in engines.items():
         assert each["bytes"] > 0
         assert each["executed"] is ("tensorrt" not in name)
-        assert (each["top1"] is not None) is each["executed"]
+        assert each["emulated"] is (name == "student/tensorrt-rtx/int8")
+        assert (each["top1"] is not None) is (each["executed"] or each["emulated"])
         timed = each["executed"] and each["role"] != "control"
         assert (each["latency_ns"] is not None) is timed
     student = engines["student/onnxruntime-cpu/fp32"]
@@ -86,6 +88,57 @@ def test_what_was_not_run_is_said_not_to_be(facts: dict[str, Any]) -> None:
         note = next(each for each in facts["notes"] if each.startswith(f"On {target} "))
         assert f"{ratio:.2f}" in note
         assert ("does not help" in note) is (ratio < 1)
+
+
+def _with_sensitivity(facts: dict[str, Any]) -> dict[str, Any]:
+    """As if layers had been looked into: two of them, in every form."""
+    layers = [
+        {"name": f"{'long' * 9}/conv{n}", "op": "Conv", "macs": n, "macs_share": n / 3,
+         "lost": lost, "sqnr": sqnr}
+        for n, lost, sqnr in ((1, 7.25, 4.5), (2, None, 41.5))
+    ]  # fmt: skip
+    times = {"onnxruntime-cpu": {"p50": 1_230_000, "p99": 2_340_000}}
+    mixes = [
+        {"kept": kept, "lost": lost, "sqnr": sqnr, "latency_ns": times, "chosen": bool(kept)}
+        for kept, lost, sqnr in (([], 7.5, 4.25), ([layers[0]["name"]], 0.125, 37.75))
+    ]
+    found = {
+        "layers": layers, "layer_samples": 512, "mixes": mixes, "mix_samples": 3000,
+        "fp32_ns": times,
+    }  # fmt: skip
+    forms = dict.fromkeys(facts["quantisation"]["forms"], found)
+    return {**facts, "quantisation": {**facts["quantisation"], "sensitivity": forms}}
+
+
+def test_the_methods_that_were_tried_are_shown_and_which_won(facts: dict[str, Any]) -> None:
+    found, page = facts["quantisation"], render(facts)
+    assert [each["method"] for each in found["tried"]].count(found["method"]) == 1
+    for each in found["tried"]:
+        bold = ' class="best"' if each["method"] == found["method"] else ""
+        assert f"<tr{bold}><td>{each['method']}</td>" in page
+    for form, decibels in found["proof"]["to_fp32"].items():
+        assert f"{form} {decibels:.1f} dB" in page
+
+
+def test_sensitive_layers_and_what_it_costs_to_keep_them_are_shown(facts: dict[str, Any]) -> None:
+    page = render(_with_sensitivity(facts))
+    for form in facts["quantisation"]["forms"]:
+        assert f'aria-label="layers of {form}"' in page
+    assert "4.5 dB, -7.25 points, 33.3 % of MACs" in page
+    assert "41.5 dB, 66.7 % of MACs" in page
+    assert "<td>0</td><td>-7.50</td><td>4.2</td><td>1.23 / 2.34</td>" in page
+    assert '<tr class="best"><td>1</td><td>-0.12</td><td>37.8</td><td>1.23 / 2.34</td></tr>' in page
+    parser = _Addresses()
+    parser.feed(page)
+    assert len(parser.ids) == len(set(parser.ids))
+
+
+def test_what_is_emulated_is_marked(facts: dict[str, Any]) -> None:
+    engines = {each["name"]: each for each in facts["engines"]}
+    preview = engines["student/tensorrt-rtx/int8"]
+    assert f"<td>~{preview['top1']:.2f}</td>" in render(facts)
+    assert facts["preferred"] != preview["name"]
+    assert not any("tensorrt-rtx" in each for each in facts["verdict"]["reasons"])
 
 
 class _Addresses(HTMLParser):
