@@ -23,6 +23,7 @@ from edgekd.artifacts import Checkpoint, OnnxModel
 from edgekd.backends.base import build_engine, find
 from edgekd.bench.load import interleaved
 from edgekd.bench.stats import percentile
+from edgekd.calibration.feeds import of_images
 from edgekd.calibration.sets import choose, images
 from edgekd.calibration.table import calibrate
 from edgekd.data import open_source
@@ -77,12 +78,13 @@ def variants(name: str, folder: Path, dataset: Any, chosen: Any) -> tuple[int, d
     """MACs, and the file of each variant."""
     from onnxruntime.quantization import QuantType
 
-    settings = recipe.CalibrationSettings()
+    settings = recipe.CalibrationSettings(method="percentile")
     for each in ("w", "e", "t", "s8s8", "u8s8", "ort"):
         (folder / each).mkdir()
     checkpoint = drawn(name, folder / "w")
     model = export(checkpoint, dataset, folder / "e")
-    table = calibrate(model, chosen, dataset, settings, folder / "t")
+    feeds = of_images("image", images(chosen, dataset), dataset.preprocessing)
+    table = calibrate(model, feeds, settings, chosen, folder / "t")
     x = normalise(images(chosen, dataset), dataset.preprocessing)
     found = {"fp32": model.path}
     for form in ("u8s8", "s8s8"):

@@ -22,7 +22,8 @@ from torch import nn
 from edgekd import qat
 from edgekd.artifacts import CalibrationTable, Checkpoint, Dataset, OnnxModel
 from edgekd.backends import ort
-from edgekd.calibration.sets import choose
+from edgekd.calibration.feeds import of_images
+from edgekd.calibration.sets import choose, images
 from edgekd.calibration.table import calibrate
 from edgekd.data import splits
 from edgekd.evaluate import paired
@@ -86,9 +87,10 @@ def case(
     """The rows of one student: fp32, and each form calibrated and fine-tuned."""
     folder.mkdir(exist_ok=True)
     model = export(student, dataset, folder)
-    settings = CalibrationSettings(percentile=percentile)
+    settings = CalibrationSettings(method="percentile", percentile=percentile)
     chosen = choose(dataset, settings, folder)
-    table = calibrate(model, chosen, dataset, settings, folder)
+    samples = of_images("image", images(chosen, dataset), dataset.preprocessing)
+    table = calibrate(model, samples, settings, chosen, folder)
     recipe = load(RECIPE)
     qats, own = QatSettings(), recipe.student.train
     whole = right(model.path, dataset)
