@@ -26,18 +26,15 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
+    widths = [max(len(row[place]) for row in (headings, *rows)) for place in range(len(headings))]
     for place, heading in enumerate(headings):
-        widest = max(len(cells[place]) for cells in (headings, *rows))
-        drawn.add_column(
-            heading,
-            justify="right" if place else "left",
-            no_wrap=True,
-            min_width=widest if place else None,
-        )
+        drawn.add_column(heading, justify="right" if place else "left", no_wrap=True)
     for row in rows:
         drawn.add_row(*row)
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False, markup=False).print(drawn)
+    # A narrower terminal breaks the lines; cut, they would show figures that are others.
+    needed = sum(widths) + 2 * (len(widths) - 1)
+    shown = Console().width if sys.stdout.isatty() else needed
+    Console(width=max(shown, needed), highlight=False, markup=False).print(drawn)
 
 
 def engines(rows: Sequence[Mapping[str, Any]], preferred: str = "") -> None:
