@@ -84,7 +84,7 @@ def main() -> None:
     recipe = sys.argv[1]
     with tempfile.TemporaryDirectory() as out:
         first, stages, reused, report = build(recipe, out)
-        again, _, all_reused, _ = build(recipe, out)
+        again, all_stages, all_reused, _ = build(recipe, out)
     teacher, student = (report["models"][role] for role in ("teacher", "student"))
     sizes = (
         f"The teacher {teacher['model']} has {teacher['params']:,} parameters and"
@@ -93,7 +93,7 @@ def main() -> None:
     )
     runs = (
         f"This run: {first:.0f} s, {reused} of {stages} stages from the store. The same command"
-        f" again: {again:.1f} s, {all_reused} of {stages} from the store."
+        f" again: {again:.1f} s, {all_reused} of {all_stages} from the store."
     )
     caveat = (
         "One seed. Latency is one run's, batch 1, one thread; throughput, percentiles and the"
