@@ -64,11 +64,10 @@ between the two forms at least."""
 CAVEATS = """\
 - EdgeKD tried six calibration methods and kept one a network; each peer ran the one it comes with.
 - Weights are drawn: the decibels are of these networks and foretell no trained one's. The ViT shows
-  it. Its logits read the class token alone, here some 23 times smaller than the patches. Peers that
-  put sums or layer norms of both into one int8 range lose it: ONNX Runtime at its CPU settings has
-  26.5 dB with products alone quantised, 8 dB with Add or LayerNormalization too (16 images). Most
-  of EdgeKD's lead there is that it leaves them in float."""
-"""Of how the comparison was set up; the ViT's figures are of a check made once, by hand."""
+  it. Its logits read the class token alone, which is far smaller than the patches before training;
+  peers that put sums or layer norms of both into one int8 range lose it, and EdgeKD leaves them in
+  float. Most of its lead there is that."""
+"""Of how the comparison was set up."""
 
 
 @dataclass
