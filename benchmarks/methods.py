@@ -178,8 +178,8 @@ def main() -> None:
     few = "" if chosen.labels == 1 else f", {100 * chosen.labels:g} % of the labels"
     body = [
         (
-            f"Teacher {teacher.model}, {top1:.2f} % on test. {chosen.epochs} epochs, batch 128, SGD"
-            f" {chosen.rate:g}, one cycle, flips in {VIEWS} views. Intervals are Student's t, 95 %,"
+            f"Teacher {teacher.model}, trained on every label, {top1:.2f} % on test."
+            f" {chosen.epochs} epochs, batch 128, SGD {chosen.rate:g}, one cycle, flips in {VIEWS} views. Intervals are Student's t, 95 %,"
             " over seeds. A method with fewer seeds than others was not run on the rest."
         ),
         "",
