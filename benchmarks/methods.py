@@ -179,8 +179,9 @@ def main() -> None:
     body = [
         (
             f"Teacher {teacher.model}, trained on every label, {top1:.2f} % on test."
-            f" {chosen.epochs} epochs, batch 128, SGD {chosen.rate:g}, one cycle, flips in {VIEWS} views. Intervals are Student's t, 95 %,"
-            " over seeds. A method with fewer seeds than others was not run on the rest."
+            f" {chosen.epochs} epochs, batch 128, SGD {chosen.rate:g}, one cycle, flips in"
+            f" {VIEWS} views. Intervals are Student's t, 95 %, over seeds. A method with"
+            " fewer seeds than others was not run on the rest."
         ),
         "",
         rows,
