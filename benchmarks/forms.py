@@ -116,7 +116,9 @@ def times(model: OnnxModel, files: dict[str, Path], x: Any, folder: Path, seed: 
             place.mkdir(exist_ok=True)
             engine = build_engine(dataclasses.replace(model, path=path), "student", target, place)
             sessions.append(stack.enter_context(backend.open(engine, 1)))
-        timings = interleaved(sessions, feeds, calls=CALLS, limit_ns=10**10, blocks=20, seed=seed)
+        timings = interleaved(
+            sessions, [feeds] * len(sessions), calls=CALLS, limit_ns=10**10, blocks=20, seed=seed
+        )
     return [percentile(np.sort(np.concatenate(each.latencies_ns)), 0.5) for each in timings]
 
 

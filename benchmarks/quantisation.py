@@ -223,7 +223,12 @@ def times(files: Mapping[str, Path], feeds: Feeds, runs: int) -> dict[str, Any]:
         with contextlib.ExitStack() as stack:
             sessions = [stack.enter_context(open_model(path, 1)) for path in files.values()]
             timings = interleaved(
-                sessions, images, calls=CALLS, blocks=BLOCKS, limit_ns=LIMIT_NS, seed=seed
+                sessions,
+                [images] * len(sessions),
+                calls=CALLS,
+                blocks=BLOCKS,
+                limit_ns=LIMIT_NS,
+                seed=seed,
             )
         for name, each in zip(files, timings, strict=True):
             found[name] += [float(np.median(turn)) / 1e6 for turn in each.latencies_ns]

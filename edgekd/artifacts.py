@@ -262,6 +262,7 @@ class QuantizedModel(Artifact):
     Attributes:
         form: ``s8s8`` (TensorRT) or ``u8s8`` (ONNX Runtime CPU, OpenVINO).
         kept_float: the names of the compute nodes that were left in float.
+        calibration_sha256: of the ranges in it.
     """
 
     path: Path
@@ -270,6 +271,7 @@ class QuantizedModel(Artifact):
     model_outputs: tuple[TensorSpec, ...]
     kept_float: tuple[str, ...]
     precision: str = "int8"
+    calibration_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

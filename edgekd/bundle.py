@@ -177,7 +177,7 @@ def read(path: Path) -> Bundle:
 
 _ENGINE = (
     "target", "backend", "version", "precision", "device", "executed", "path", "bytes", "sha256",
-    "parts", "options", "golden", "tolerance",
+    "parts", "options", "source", "golden", "tolerance",
 )  # fmt: skip
 _UNSEALED = "0" * 64
 

@@ -9,7 +9,8 @@
     │   ├── ExportError
     │   ├── QuantizeError
     │   ├── BuildError
-    │   └── BenchError
+    │   ├── BenchError
+    │   └── DeviceError         a call of a GPU's driver failed
     ├── BackendUnavailable   3      a runtime is not installed, or cannot run here
     ├── EngineIncompatible   4      an engine does not belong on this machine
     └── BundleError          2      not a bundle
@@ -85,11 +86,35 @@ class QuantizeError(StageError):
 
 
 class BuildError(StageError):
-    """A backend could not build an engine."""
+    """A backend could not build an engine.
+
+    Args:
+        nodes: the model's nodes that it does not take, where it names them.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, nodes: Iterable[str] = ()) -> None:
+        super().__init__(message, hint)
+        self.nodes = tuple(nodes)
 
 
 class BenchError(StageError):
     """A measurement could not be made."""
+
+
+class DeviceError(StageError):
+    """A call of a GPU's driver failed.
+
+    Args:
+        lost: the GPU does nothing more for this process.
+        out_of_memory: there was no room, on the GPU or for page-locked memory.
+    """
+
+    def __init__(
+        self, message: str, hint: str = "", *, lost: bool = False, out_of_memory: bool = False
+    ) -> None:
+        super().__init__(message, hint)
+        self.lost = lost
+        self.out_of_memory = out_of_memory
 
 
 class BackendUnavailable(EdgekdError):
@@ -117,14 +142,15 @@ class EngineIncompatible(EdgekdError):
     """An engine was built for another runtime version or device than this one.
 
     Args:
-        expected: what the engine was built for.
+        expected: what the engine is for.
         found: what is here.
+        hint: what to do, where it is not the usual.
     """
 
-    def __init__(self, expected: str, found: str) -> None:
+    def __init__(self, expected: str, found: str, hint: str = "") -> None:
         super().__init__(
-            f"this engine was built for {expected}, and this is {found}",
-            "build it again here, or load another engine of the bundle",
+            f"this engine is for {expected}, and this is {found}",
+            hint or "build it again here, or load another engine of the bundle",
         )
         self.expected = expected
         self.found = found

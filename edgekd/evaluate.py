@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from edgekd.artifacts import (
     QuantizedModel,
 )
 from edgekd.backends import ort
-from edgekd.backends.base import Session, find, usable_cores
+from edgekd.backends.base import Session, find, run_any, usable_cores
 from edgekd.data import splits
 from edgekd.data.batches import slices
 from edgekd.errors import StageError
@@ -30,7 +30,7 @@ from edgekd.progress import Progress, silent
 METRIC = "top1"
 _BATCH = 32
 _GOLDEN = 8
-_TOLERANCE = {"fp32": 1e-3, "int8": 0.03, "emulated": 0.05}
+_TOLERANCE = {"fp32": 1e-3, "fp16": 0.01, "int8": 0.03, "fp8": 0.03, "emulated": 0.05}
 """Of the largest logit. int8 rounds differently where kernels sum in another order, and a GPU
 multiplies fp32 in TF32."""
 _Z95 = 1.959963984540054
@@ -52,12 +52,12 @@ def evaluate(
         StageError: an output is not finite.
     """
     with find(engine.backend).open(engine, threads=usable_cores()) as session:
-        return _on_test(session, engine.name, dataset, teacher, out_dir, progress)
+        return _on_test(session, engine, dataset, teacher, out_dir, progress)
 
 
 def preview(
     engine: EngineFile,
-    model: QuantizedModel,
+    model: OnnxModel | QuantizedModel,
     dataset: Dataset,
     teacher: Evaluation,
     out_dir: Path,
@@ -65,24 +65,26 @@ def preview(
 ) -> Evaluation:
     """The stage ``preview``: what an engine that cannot run here is to give on the test split.
 
-    Its Q/DQ graph is run instead, every Q and DQ as it is written and nothing fused: what int8
-    does to accuracy, without the last bit of the device's own rounding, and nothing of latency.
+    A graph with its rounding is run instead, every step as it is written and nothing fused: what
+    its precision does to accuracy, without the last bit of the device's own rounding, and nothing
+    of latency.
 
     Args:
-        model: what the engine was built from.
+        model: what the engine was built from; where that is in float16, rounded to it in float32.
         teacher: the evaluation to agree with.
 
     Raises:
         StageError: an output is not finite.
     """
     with ort.open_model(model.path, usable_cores(), optimise=False) as session:
-        found = _on_test(session, engine.name, dataset, teacher, out_dir, progress)
+        anywhere = replace(engine, options={})
+        found = _on_test(session, anywhere, dataset, teacher, out_dir, progress)
     return replace(found, emulated=True)
 
 
 def _on_test(
     session: Session,
-    name: str,
+    engine: EngineFile,
     dataset: Dataset,
     teacher: Evaluation | None,
     out_dir: Path,
@@ -93,17 +95,17 @@ def _on_test(
     source, sink = session.inputs[0].name, session.outputs[0].name
     for part in slices(len(test), _BATCH):
         x = normalise(test.images[part], dataset.preprocessing)
-        rows.append(session.run({source: x})[sink].astype(np.float32))
+        rows.append(run_any(session, engine, {source: x})[sink].astype(np.float32))
         progress(part.stop, len(test), "")
     outputs = np.concatenate(rows)
     if not np.isfinite(outputs).all():
-        raise StageError(f"{name} gives outputs that are not finite on the test split")
+        raise StageError(f"{engine.name} gives outputs that are not finite on the test split")
     path = out_dir / "outputs.npy"
     np.save(path, outputs)
     correct = int((outputs.argmax(1) == test.labels).sum())
     low, high = wilson(correct, len(test))
     return Evaluation(
-        engine=name,
+        engine=engine.name,
         metric=METRIC,
         value=100 * correct / len(test),
         low=100 * low,
@@ -160,30 +162,35 @@ def paired(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> tuple[float, f
 
 
 def golden(
-    engines: Sequence[tuple[EngineFile, OnnxModel | QuantizedModel]],
+    engines: Sequence[EngineFile],
+    emulations: Mapping[str, OnnxModel | QuantizedModel],
     dataset: Dataset,
     out_dir: Path,
     progress: Progress = silent,
 ) -> Golden:
     """The stage ``golden``: validation images, and what each engine gives for them.
 
-    An engine that cannot run here is held to the plain semantics of the ONNX it was built from.
+    Args:
+        emulations: for each engine that cannot run here the model to whose plain semantics it is
+            held, by its name.
     """
     images = splits.read(dataset, "validation", progress).images[:_GOLDEN]
     x = normalise(images, dataset.preprocessing)
     np.save(out_dir / "images.npy", images)
     outputs, tolerances = {}, {}
-    for done, (engine, model) in enumerate(engines):
+    for done, engine in enumerate(engines):
+        model = emulations.get(engine.name)
         opened = (
             find(engine.backend).open(engine)
-            if engine.executed
+            if model is None
             else ort.open_model(model.path, optimise=False)
         )
         with opened as session:
-            result = session.run({session.inputs[0].name: x})[session.outputs[0].name]
+            held = engine if model is None else replace(engine, options={})
+            result = run_any(session, held, {session.inputs[0].name: x})[session.outputs[0].name]
         outputs[engine.name] = out_dir / f"{engine.name.replace('/', '.')}.npy"
         np.save(outputs[engine.name], np.asarray(result, np.float32))
-        share = _TOLERANCE["emulated" if not engine.executed else engine.precision]
+        share = _TOLERANCE[engine.precision if model is None else "emulated"]
         tolerances[engine.name] = share * float(np.abs(result).max())
         progress(done + 1, len(engines), "")
     return Golden(images=out_dir / "images.npy", outputs=outputs, tolerances=tolerances)

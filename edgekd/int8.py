@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd import ladder
 from edgekd.artifacts import (
     Artifact,
     CalibrationSet,
@@ -62,7 +63,9 @@ class Int8Stages:
         its int8 is as fast as any, and layers in float cost latency. What ships must stand
         ``quantize.min_sqnr`` above its difference to the fp32 model that it was made of.
         """
-        if "int8" not in self._recipe.engines.precisions:
+        precisions = self._recipe.engines.precisions
+        fp8 = ladder.wants_fp8(self._targets, precisions)
+        if "int8" not in precisions and not fp8:
             return None
         wanted = sorted({PORTABLE_FORM, *(each.form for each in self._targets if each.form)})
         chosen, table = self._calibrate(model, dataset, wanted)
@@ -86,6 +89,9 @@ class Int8Stages:
             kept = found[form].mixes[found[form].chosen].kept
             if kept:
                 forms[form] = self._form(sources[form], table, form, kept)
+        if fp8:  # its range is so wide that no layer needs mending
+            sources[ladder.FP8_FORM] = model
+            forms[ladder.FP8_FORM] = self._form(model, table, ladder.FP8_FORM)
         proofs = tuple(
             self._prove(dataset, source, {form: forms[form] for form in made})
             for source, made in _by_source(sources)

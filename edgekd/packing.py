@@ -23,9 +23,15 @@ def pack(
     portable: QuantizedModel | None,
     teacher: OnnxModel | None,
     engines: Sequence[EngineFile],
+    sources: Mapping[str, tuple[str, Path]],
     golden: Golden,
 ) -> Bundle:
-    """Writes the bundle. Its engines are ordered: the preferred, then by p50, then the rest."""
+    """Writes the bundle. Its engines are ordered: the preferred, then by p50, then the rest.
+
+    Args:
+        sources: for engines that a device may build again, by name: the ONNX file that they were
+            built from, and what the bundle is to call it.
+    """
     facts = json.loads(report.json.read_text())
     files = {
         "student.onnx": student.path,
@@ -37,6 +43,7 @@ def pack(
         files["student.int8.onnx"] = portable.path
     if teacher is not None:
         files["teacher.onnx"] = teacher.path
+    files |= dict(sources.values())
     order = [row["name"] for row in sorted(facts["engines"], key=_merit(facts["preferred"]))]
     records = []
     for engine in sorted(engines, key=lambda each: order.index(each.name)):
@@ -56,6 +63,7 @@ def pack(
                 "path": names[0],
                 "parts": names[1:],
                 "options": dict(engine.options),
+                "source": sources.get(engine.name, ("",))[0],
                 "golden": golden_name,
                 "tolerance": golden.tolerances[engine.name],
             }

@@ -10,15 +10,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd import preflight, targets
-from edgekd.artifacts import (
-    Artifact,
-    EngineFile,
-    Evaluation,
-    OnnxModel,
-    QuantizedModel,
-    Report,
-)
+from edgekd import ladder, preflight, targets
+from edgekd.artifacts import Artifact, Evaluation, Report
+from edgekd.backends.tensorrt import BACKENDS as TENSORRT
 from edgekd.bundle import SUFFIX, Bundle
 from edgekd.errors import StageError
 from edgekd.int8 import PORTABLE_FORM, Int8Stages
@@ -112,33 +106,47 @@ class _Build:
             self.stages.engine(role, each, targets.load(BASELINE))
             for role, each in checkpoints.items()
         ]
-        shipped: list[tuple[EngineFile, OnnxModel | QuantizedModel]] = []
-        for target in self.targets:
-            for precision in dict.fromkeys(self.recipe.engines.precisions):
-                if precision in target.precisions:
-                    model = exports["student"] if precision == "fp32" else quantized[target.form]
-                    shipped.append((self.stages.engine("student", model, target), model))
-        runnable = {each.target for each, _ in shipped if each.executed}
+        rungs = ladder.rungs(
+            self.targets, self.recipe.engines.precisions, exports["student"], quantized
+        )
+        models = ladder.models(self.stages, rungs)
+        shipped = [
+            self.stages.engine("student", model, rung.target)
+            for rung, model in zip(rungs, models, strict=True)
+        ]
+        unrun = [place for place, each in enumerate(shipped) if not each.executed]
+        emulated = ladder.emulations(self.stages, [rungs[place] for place in unrun])
+        emulations = {
+            shipped[place].name: each for place, each in zip(unrun, emulated, strict=True)
+        }
+        runnable = {each.target for each in shipped if each.executed}
         peers = [
             self.stages.engine("teacher", exports["teacher"], target)
             for target in self.targets
-            if target.name in runnable and "teacher" in exports
+            if target.name in runnable and "teacher" in exports and "fp32" in target.precisions
         ]
-        engines = [*baselines, *peers, *(each for each, _ in shipped)]
+        engines = [*baselines, *peers, *shipped]
         executed = [each for each in engines if each.executed]
+
+        inspected = {
+            each.name: self.stages.inspect(each)
+            for each in shipped
+            if each.executed and each.backend in TENSORRT
+        }
 
         evaluations: dict[str, Evaluation] = {}
         for engine in executed:  # the first is the teacher's baseline
             reference = evaluations.get(f"teacher/{BASELINE}/fp32")
             evaluations[engine.name] = self.stages.evaluate(engine, dataset, reference)
-        for engine, model in shipped:
-            if not engine.executed and isinstance(model, QuantizedModel):
+        for engine in shipped:
+            if engine.name in emulations and engine.precision != "fp32":
+                model = emulations[engine.name]
                 teacher = evaluations[f"teacher/{BASELINE}/fp32"]
                 evaluations[engine.name] = self.stages.preview(engine, model, dataset, teacher)
         to_teacher, to_student = (
             self.stages.differences(role, evaluations, dataset) for role in ("teacher", "student")
         )
-        golden = self.stages.golden(shipped, dataset)
+        golden = self.stages.golden(shipped, emulations, dataset)
         timed = [each for each in executed if each.role != "control"]
         measurements = self.stages.bench(timed, dataset)
 
@@ -148,6 +156,7 @@ class _Build:
             **{f"{role} export": each for role, each in exports.items()},
             **{f"form {form}": each for form, each in quantized.items()},
             **{f"engine {each.name}": each for each in engines},
+            **{f"inspection {name}": each for name, each in inspected.items()},
             **{f"evaluation {name}": each for name, each in evaluations.items()},
             "to teacher": to_teacher,
             "to student": to_student,
@@ -176,6 +185,7 @@ class _Build:
                 int8=int8,
                 quantized=quantized,
                 engines={each.name: each for each in engines},
+                inspections={name: each.inspection for name, each in inspected.items()},
                 evaluations=evaluations,
                 to_teacher=to_teacher,
                 to_student=to_student,
@@ -186,7 +196,7 @@ class _Build:
 
         packages = ("matplotlib", "jinja2")
         drawn = self.stages.run(
-            "report", Stage("report", 2, settings, packages), inputs, Report, draw
+            "report", Stage("report", 3, settings, packages), inputs, Report, draw
         )
         bundle = pack(
             out / f"{self.recipe.name}{SUFFIX}",
@@ -196,7 +206,12 @@ class _Build:
             student=exports["student"],
             portable=quantized.get(PORTABLE_FORM),
             teacher=exports.get("teacher") if self.recipe.bundle.teacher else None,
-            engines=[each for each, _ in shipped],
+            engines=shipped,
+            sources={
+                engine.name: (name, model.path)
+                for rung, model, engine in zip(rungs, models, shipped, strict=True)
+                if (name := ladder.source_name(rung))
+            },
             golden=golden,
         )
         return Result(bundle, drawn)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from edgekd import data, models, targets
 from edgekd.backends.base import find, require
+from edgekd.backends.cuda import sm_here
+from edgekd.backends.tensorrt import BACKENDS as TENSORRT
+from edgekd.backends.tensorrt import is_elsewhere
 from edgekd.bundle import SUFFIX, check_place
 from edgekd.errors import BackendUnavailable, RecipeError, near_matches
 from edgekd.models import members
 from edgekd.recipe import Recipe
 from edgekd.store import installed
-from edgekd.targets import Target
+from edgekd.targets import Target, options
 from edgekd.verdict import BASELINE
 
 _PACKAGES = {
@@ -39,25 +42,33 @@ def check(recipe: Recipe, out: Path) -> list[Target]:
         data.open_unlabelled(recipe.data.unlabelled)
     members.check(recipe.teacher)
     models.check(recipe.student.model, "student")
-    chosen = [targets.load(name) for name in dict.fromkeys(recipe.engines.targets)]
-    for target in chosen:
+    chosen = []
+    for name in dict.fromkeys(recipe.engines.targets):
+        target = targets.load(name)
         if target.name == BASELINE:
             raise RecipeError(
                 f"'{BASELINE}' is the baseline, which is always measured and never shipped",
                 "choose another target",
                 field="engines.targets",
             )
+        if target.backend in TENSORRT:
+            target = options.apply(target, recipe.tensorrt.canonical())
+        if not set(target.precisions) & set(recipe.engines.precisions):
+            raise RecipeError(
+                f"{target.name} is built in none of {', '.join(recipe.engines.precisions)}",
+                f"it has {', '.join(target.precisions)}",
+                field="engines.precisions",
+            )
+        chosen.append(target)
+        if target.backend in TENSORRT and is_elsewhere(target, [sm_here()]):
+            continue  # its engines are built there: nothing of it need be here
         backend = find(target.backend)
         require(backend)
-        if target.device == "cuda" and not (found := backend.probe()).devices:
-            raise BackendUnavailable(backend.name, "", f"it builds on the GPU, and {found.reason}")
-        largest = target.options.get("max_batch")
-        if isinstance(largest, int) and recipe.bench.batch > largest:
-            raise RecipeError(
-                f"{recipe.bench.batch} is more than the {largest} that {target.name} is built for",
-                "lower it",
-                field="bench.batch",
-            )
+        if target.backend in TENSORRT and target.device == "cuda":
+            found = backend.probe()
+            if not found.devices:
+                reason = f"it builds on the GPU, and {found.reason}"
+                raise BackendUnavailable(backend.name, "", reason)
     require(find(BASELINE))
     for package, extra in _PACKAGES.items():
         if installed([package])[package] == "absent":

@@ -320,10 +320,39 @@ class EngineSettings(Settings):
         "onnxruntime-cpu",
         "openvino-cpu",
     )
-    precisions: Annotated[tuple[Literal["fp32", "int8"], ...], Field(min_length=1)] = (
-        "fp32",
-        "int8",
-    )
+    precisions: Annotated[
+        tuple[Literal["fp32", "fp16", "int8", "fp8"], ...], Field(min_length=1)
+    ] = ("fp32", "fp16", "int8", "fp8")
+    """Each target is built in those of them that it has; the best measured wins."""
+
+
+class TensorRtSettings(Settings):
+    """``[tensorrt]``: how plans are built and run; what is left out is as the target has it."""
+
+    min_batch: Positive | None = None
+    """The smallest batch that a plan takes."""
+    opt_batch: Positive | None = None
+    """The batch that it is tuned for."""
+    max_batch: Positive | None = None
+    """The largest; memory for it is taken when the plan is opened."""
+    workspace_mib: Positive | None = None
+    """Memory that a layer may use while it runs; any, if the target does not say either."""
+    optimization_level: Annotated[int, Field(ge=0, le=5)] | None = None
+    """How long the builder looks for faster kernels; the library's own is 3."""
+    timing_cache: bool = True
+    """Keep kernel times for later builds by the same library on the same GPU."""
+    version_compatible: bool = False
+    """Later versions of the same major may load the plan, which then brings code for the CPU."""
+    hardware_compatible: Literal["none", "ampere+", "same_compute_capability"] = "none"
+    """Which GPUs but the one that builds may load the plan; it may be slower for it."""
+    sparse: bool = False
+    """Use kernels for weights of which two in four are zero."""
+    dla_core: Annotated[int, Field(ge=0)] | None = None
+    """Run on this deep-learning accelerator of a Jetson; what it does not take, on the GPU."""
+    device_layer: Literal["cuda-python", "pycuda"] = "cuda-python"
+    """What allocates and copies."""
+    cuda_graph: bool = True
+    """Launch a network as one CUDA graph."""
 
 
 class BenchSettings(Settings):
@@ -370,6 +399,7 @@ class Recipe(Settings):
     quantize: QuantizeSettings = QuantizeSettings()
     qat: QatSettings = QatSettings()
     engines: EngineSettings = EngineSettings()
+    tensorrt: TensorRtSettings = TensorRtSettings()
     bench: BenchSettings = BenchSettings()
     budget: BudgetSettings = BudgetSettings()
     bundle: BundleSettings = BundleSettings()

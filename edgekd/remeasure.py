@@ -10,6 +10,7 @@ from typing import Any
 
 from edgekd import bundle as bundles
 from edgekd import targets as profiles
+from edgekd.advice import advise
 from edgekd.artifacts import EngineFile, OnnxModel
 from edgekd.backends.base import build_engine, find
 from edgekd.bench.measure import measure
@@ -45,7 +46,8 @@ def bench_bundle(
         folder: for what is built and measured on the way.
 
     Returns:
-        ``engines``, ``preferred``, ``verdict``, ``host``, ``bench``, as in ``report.json``.
+        ``engines``, ``preferred``, ``verdict``, ``host`` and ``bench`` as in ``report.json``, and
+        ``advice``, see there.
 
     Raises:
         BundleError: a target is not in the bundle, or the teacher is not.
@@ -106,6 +108,7 @@ def bench_bundle(
         "preferred": preferred,
         "budget": budget.canonical(),
         "engines": rows,
+        "advice": advise(rows),
         "bench": {
             "scenario": found_here.scenario,
             "threads": found_here.threads,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd import bundle as bundles
-from edgekd.backends.base import find
+from edgekd.backends.base import find, run_any
 from edgekd.bundle import Bundle
 from edgekd.errors import (
     BackendUnavailable,
@@ -43,7 +43,8 @@ class Engine:
         self.precision: str = record["precision"]
         self._bundle = bundle
         self._record = record
-        self._session = find(record["backend"]).open(bundle.engine(record), threads)
+        self._file = bundle.engine(record)
+        self._session = find(record["backend"]).open(self._file, threads)
         self._input = self._session.inputs[0]
         self._output = self._session.outputs[0]
         self._preprocessing = bundle.preprocessing
@@ -66,7 +67,8 @@ class Engine:
             batch = normalise(batch, self._preprocessing)
         elif images.dtype != np.float32:
             raise ValueError(f"images are {images.dtype}: give uint8 pixels or float32 inputs")
-        outputs = self._session.run({self._input.name: np.ascontiguousarray(batch)})
+        feeds = {self._input.name: np.ascontiguousarray(batch)}
+        outputs = run_any(self._session, self._file, feeds)
         return np.asarray(outputs[self._output.name], np.float32)
 
     def _batch(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:

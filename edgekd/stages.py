@@ -28,9 +28,13 @@ from edgekd.artifacts import (
 )
 from edgekd.backends.base import find
 from edgekd.backends.cuda import sm_here
+from edgekd.backends.tensorrt import BACKENDS as TENSORRT
+from edgekd.backends.tensorrt import UNBUILT, TensorRt
+from edgekd.backends.tensorrt.inspector import Inspected
 from edgekd.bench import host
 from edgekd.data import audit
 from edgekd.data.splits import prepare, stage_key
+from edgekd.errors import BuildError
 from edgekd.models import members
 from edgekd.progress import Progress, Watcher
 from edgekd.recipe import Recipe, TrainSettings
@@ -189,15 +193,38 @@ class Stages:
         def produce(folder: Path, progress: Progress) -> EngineFile:
             from edgekd.backends.base import build_engine
 
-            return build_engine(model, role, target, folder)
+            try:
+                engine = build_engine(model, role, target, folder, progress)
+            except BuildError as error:
+                if isinstance(model, Checkpoint) or not error.nodes:
+                    raise
+                from edgekd.quantize import lint
+
+                raise lint.explain(error, model.path, target) from error
+            if engine.path.suffix == UNBUILT and engine.backend in TENSORRT:
+                from edgekd.quantize import lint
+
+                lint.foresee(engine.path, target)
+            return engine
 
         key: dict[str, Any] = {"role": role, "target": dataclasses.asdict(target)}
         if target.device != "cpu":  # whether it can run here, and what "cuda" means here
             key["gpu"] = sm_here()
         precision = "fp32" if isinstance(model, Checkpoint) else model.precision
         label = f"engine {role}/{target.name}/{precision}"
-        stage = Stage("engine", 1, key, backend.packages)
+        stage = Stage("engine", 2, key, backend.packages)
         return self.run(label, stage, {"model": model}, EngineFile, produce)
+
+    def inspect(self, engine: EngineFile) -> Inspected:
+        """What the layers of an engine that can run here compute in."""
+
+        def produce(folder: Path, progress: Progress) -> Inspected:
+            backend = find(engine.backend)
+            assert isinstance(backend, TensorRt)
+            return Inspected(inspection=backend.inspect(engine))
+
+        stage = Stage("inspect", 1, {}, find(engine.backend).packages)
+        return self.run(f"inspect {engine.name}", stage, {"engine": engine}, Inspected, produce)
 
     def evaluate(
         self, engine: EngineFile, dataset: Dataset, teacher: Evaluation | None
@@ -212,11 +239,15 @@ class Stages:
         inputs: dict[str, Artifact] = {"engine": engine, "data": dataset}
         if teacher is not None:
             inputs["teacher"] = teacher
-        stage = Stage("evaluate", 1, {"host": host.processor()}, find(engine.backend).packages)
+        stage = Stage("evaluate", 2, {"host": host.processor()}, find(engine.backend).packages)
         return self.run(f"evaluate {engine.name}", stage, inputs, Evaluation, produce)
 
     def preview(
-        self, engine: EngineFile, model: QuantizedModel, dataset: Dataset, teacher: Evaluation
+        self,
+        engine: EngineFile,
+        model: OnnxModel | QuantizedModel,
+        dataset: Dataset,
+        teacher: Evaluation,
     ) -> Evaluation:
         """An engine that cannot run here, emulated over the test split."""
 
@@ -247,19 +278,21 @@ class Stages:
         return self.run(f"differences to {role}", stage, inputs, Difference, produce)
 
     def golden(
-        self, shipped: list[tuple[EngineFile, OnnxModel | QuantizedModel]], dataset: Dataset
+        self,
+        shipped: list[EngineFile],
+        emulations: Mapping[str, OnnxModel | QuantizedModel],
+        dataset: Dataset,
     ) -> Golden:
         """A few images and what each engine gives for them."""
 
         def produce(folder: Path, progress: Progress) -> Golden:
             from edgekd.evaluate import golden
 
-            return golden(shipped, dataset, folder, progress)
+            return golden(shipped, emulations, dataset, folder, progress)
 
-        inputs: dict[str, Artifact] = {"data": dataset}
-        for engine, model in shipped:
-            inputs |= {engine.name: engine, f"{engine.name} model": model}
-        stage = Stage("golden", 1, {"host": host.processor()}, ())
+        inputs: dict[str, Artifact] = {"data": dataset, **{each.name: each for each in shipped}}
+        inputs |= {f"{name} model": each for name, each in emulations.items()}
+        stage = Stage("golden", 2, {"host": host.processor()}, ())
         return self.run("golden", stage, inputs, Golden, produce)
 
     def bench(self, engines: list[EngineFile], dataset: Dataset) -> Measurements:

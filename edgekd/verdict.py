@@ -18,7 +18,8 @@ Row = dict[str, Any]
 def row(engine: EngineFile, measured: Mapping[str, Measurement]) -> Row:
     """One engine's line in a report; figures that nobody measured are None.
 
-    Where ``emulated`` becomes true, its accuracy is that of its Q/DQ graph run on a CPU.
+    Where ``built`` is false, it is yet to be built on the device; where ``emulated`` becomes true,
+    its accuracy is that of a graph that rounds as it does, run on a CPU.
 
     Args:
         engine: the engine.
@@ -34,6 +35,7 @@ def row(engine: EngineFile, measured: Mapping[str, Measurement]) -> Row:
         "device": engine.device,
         "precision": engine.precision,
         "bytes": sum(each.stat().st_size for each in (engine.path, *engine.parts)),
+        "built": bool(engine.backend_version),
         "executed": engine.executed,
         "emulated": False,
         "top1": None,

@@ -162,14 +162,12 @@ def test_golden_outputs_are_the_engines_own_or_emulated(
     for name in ("openvino-cpu", "tensorrt-rtx"):
         folder = tmp_path / name
         folder.mkdir()
-        engines.append(
-            (build_engine(onnx_model, "student", targets.load(name), folder), onnx_model)
-        )
-    found = golden(engines, dataset, tmp_path)
+        engines.append(build_engine(onnx_model, "student", targets.load(name), folder))
+    found = golden(engines, {engines[1].name: onnx_model}, dataset, tmp_path)
     images = np.load(found.images)
     assert images.dtype == np.uint8
     x = normalise(images, dataset.preprocessing)
-    with find("openvino").open(engines[0][0]) as session:
+    with find("openvino").open(engines[0]) as session:
         expected = session.run({"image": x})["logits"]
     ours = np.load(found.outputs["student/openvino-cpu/fp32"])
     assert np.array_equal(ours, expected)

@@ -36,10 +36,16 @@ MAY_IMPORT = {
         "backends/torch_eager.py",
     ],
     "onnx": ["calibration/*", "quantize/*", "quantize/lint/*", "models/onnx_file.py"],
-    "onnxruntime": ["backends/ort.py", "models/onnx_file.py", "quantize/fp16.py"],
+    "onnxruntime": [
+        "backends/ort.py",
+        "backends/ort_providers.py",
+        "models/onnx_file.py",
+        "quantize/fp16.py",
+    ],
     "openvino": ["backends/openvino.py"],
-    "tensorrt": ["backends/tensorrt.py"],
-    "cuda": ["backends/cuda.py"],
+    "tensorrt": ["backends/tensorrt/*"],
+    "cuda": ["backends/cuda/*"],
+    "pycuda": ["backends/cuda/*"],
 }
 
 # Files that are nothing without torch, so that they import it at the top.

@@ -35,15 +35,17 @@ STAGES = [
     "calibration set", "calibrate", "quantise s8s8", "quantise u8s8",
     "check int8", "prove s8s8, u8s8",
     "engine teacher/torch/fp32", "engine student/torch/fp32", "engine control/torch/fp32",
+    "float16 student", "float16 s8s8",
     "engine student/onnxruntime-cpu/fp32", "engine student/onnxruntime-cpu/int8",
     "engine student/openvino-cpu/fp32", "engine student/openvino-cpu/int8",
-    "engine student/tensorrt-rtx/fp32", "engine student/tensorrt-rtx/int8",
+    "engine student/tensorrt-rtx/fp32", "engine student/tensorrt-rtx/fp16",
+    "engine student/tensorrt-rtx/int8", "emulate float16 student", "emulate float16 s8s8",
     "engine teacher/onnxruntime-cpu/fp32", "engine teacher/openvino-cpu/fp32",
     "evaluate teacher/torch/fp32", "evaluate student/torch/fp32", "evaluate control/torch/fp32",
     "evaluate teacher/onnxruntime-cpu/fp32", "evaluate teacher/openvino-cpu/fp32",
     "evaluate student/onnxruntime-cpu/fp32", "evaluate student/onnxruntime-cpu/int8",
     "evaluate student/openvino-cpu/fp32", "evaluate student/openvino-cpu/int8",
-    "preview student/tensorrt-rtx/int8",
+    "preview student/tensorrt-rtx/fp16", "preview student/tensorrt-rtx/int8",
     "differences to teacher", "differences to student", "golden", "bench", "report",
 ]  # fmt: skip
 
@@ -65,10 +67,11 @@ def test_the_networks_have_learnt(built: dict[str, Path]) -> None:
     for name in ("onnxruntime-cpu", "openvino-cpu"):
         assert engines[f"student/{name}/fp32"]["top1"] == pytest.approx(fp32, abs=0.3)
         assert engines[f"student/{name}/int8"]["top1"] == pytest.approx(fp32, abs=2.0)
-    preview = engines["student/tensorrt-rtx/int8"]
-    assert preview["emulated"] and not preview["executed"]
-    assert preview["top1"] == pytest.approx(fp32, abs=2.0)
-    assert preview["latency_ns"] is None
+    for precision, near in (("fp16", 0.3), ("int8", 2.0)):
+        preview = engines[f"student/tensorrt-rtx/{precision}"]
+        assert preview["emulated"] and not preview["executed"]
+        assert preview["top1"] == pytest.approx(fp32, abs=near)
+        assert preview["latency_ns"] is None
     assert printed["verdict"]["status"] == "pass"
     assert (built["bundle"].parent / printed["report"]).is_file()
 

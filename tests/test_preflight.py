@@ -52,8 +52,20 @@ from edgekd.store import installed
             "distill.weights: 'crd' contrasts one image with others",
         ),
         (
-            {"engines.targets": ["tensorrt-rtx"], "bench.batch": 64},
-            "bench.batch: 64 is more than the 32 that tensorrt-rtx is built for: lower it",
+            {"engines.targets": ["tensorrt-rtx"], "tensorrt.opt_batch": 64},
+            "tensorrt: the batches of tensorrt-rtx are 1, 64 and 32: min_batch, opt_batch and max",
+        ),
+        (
+            {"engines.targets": ["jetson-orin-nano"], "tensorrt.dla_core": 0},
+            "tensorrt.dla_core: there is no accelerator 0 on jetson-orin-nano: it has none",
+        ),
+        (
+            {"engines.targets": ["rtx-40"], "tensorrt.version_compatible": True},
+            "tensorrt.version_compatible: TensorRT for RTX, which rtx-40 is built with, has no",
+        ),
+        (
+            {"engines.targets": ["turing"], "engines.precisions": ["fp32"]},
+            "engines.precisions: turing is built in none of fp32: it has fp16, int8",
         ),
     ],
 )

@@ -16,10 +16,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from edgekd.artifacts import Checkpoint, EngineFile, OnnxModel, QuantizedModel, TensorSpec
 from edgekd.errors import BackendUnavailable, RecipeError, near_matches
+from edgekd.progress import Progress, silent
 from edgekd.store import installed
 from edgekd.targets import Target
 
@@ -45,6 +47,23 @@ class Availability:
     def installed(self) -> bool:
         """Whether it can at least build."""
         return bool(self.version)
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """How an engine is run on a GPU; backends without one take no notice.
+
+    Attributes:
+        device_layer: what allocates and copies: ``cuda-python``, or ``pycuda`` for a program
+            that holds a PyCUDA context already.
+        cuda_graph: one launch for a whole network, where the device layer has graphs.
+        host_code: let the engine bring code that runs on the CPU, as a version-compatible plan
+            does; only for an engine whose origin you trust.
+    """
+
+    device_layer: str = "cuda-python"
+    cuda_graph: bool = True
+    host_code: bool = False
 
 
 class Session(AbstractContextManager["Session"], Protocol):
@@ -73,7 +92,9 @@ class Backend(Protocol):
     def probe(self) -> Availability:
         """Version and devices, or why not and what to install. Never raises."""
 
-    def build(self, model: Buildable, target: Target, out_dir: Path) -> EngineFile:
+    def build(
+        self, model: Buildable, target: Target, out_dir: Path, progress: Progress = silent
+    ) -> EngineFile:
         """Writes the vendor's own file; the caller says whose engine it is.
 
         Raises:
@@ -81,8 +102,13 @@ class Backend(Protocol):
             BuildError: the runtime refuses the model.
         """
 
-    def open(self, engine: EngineFile, threads: int = 1) -> Session:
+    def open(self, engine: EngineFile, threads: int = 1, gpu: GpuOptions | None = None) -> Session:
         """Loads an engine that was built by this backend; the judge of whether it can run here.
+
+        Args:
+            engine: its file, whose bytes somebody has checked.
+            threads: of a CPU, for one inference.
+            gpu: see ``GpuOptions``; None for what the engine was built with.
 
         Raises:
             BackendUnavailable: the runtime is not installed, or finds no device.
@@ -126,6 +152,40 @@ def require(backend: Backend) -> None:
         raise BackendUnavailable(backend.name, backend.extra, "it is not installed")
 
 
+def batches(engine: EngineFile) -> tuple[int, int | None]:
+    """The smallest and the largest batch that an engine takes; None for any."""
+    most = engine.options.get("max_batch")
+    return int(engine.options.get("min_batch", 1)), None if most is None else int(most)
+
+
+def run_any(session: Session, engine: EngineFile, feeds: Arrays, most: int = 0) -> dict[str, Any]:
+    """Runs a batch of any size: in parts, and a part that is too small filled up with its last.
+
+    Args:
+        session: of ``engine``.
+        engine: says which batches it takes.
+        feeds: inputs by name.
+        most: the largest part to run at once; 0 for what the engine takes.
+    """
+    least, largest = batches(engine)
+    total = len(next(iter(feeds.values())))
+    if not total:
+        return dict(session.run(feeds))  # which says so, where it does not take that
+    size = max(least, min(each for each in (most, largest, total) if each))
+    parts = []
+    for begin in range(0, total, size):
+        part = {name: each[begin : begin + size] for name, each in feeds.items()}
+        count = len(next(iter(part.values())))
+        if count < least:
+            places = np.minimum(np.arange(least), count - 1)
+            part = {name: each[places] for name, each in part.items()}
+        found = session.run(part)
+        parts.append({name: each[:count] for name, each in found.items()})
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([each[name] for each in parts]) for name in parts[0]}
+
+
 def usable_cores() -> int:
     """Processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
@@ -133,7 +193,9 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def build_engine(model: Buildable, role: str, target: Target, out_dir: Path) -> EngineFile:
+def build_engine(
+    model: Buildable, role: str, target: Target, out_dir: Path, progress: Progress = silent
+) -> EngineFile:
     """The stage ``engine``: one model for one target, by the target's backend."""
-    engine = find(target.backend).build(model, target, out_dir)
+    engine = find(target.backend).build(model, target, out_dir, progress)
     return replace(engine, role=role)

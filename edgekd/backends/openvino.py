@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Any
 
 from edgekd.artifacts import Checkpoint, EngineFile, TensorSpec
-from edgekd.backends.base import Arrays, Availability, Buildable
+from edgekd.backends.base import Arrays, Availability, Buildable, GpuOptions
 from edgekd.errors import BackendUnavailable, BuildError
+from edgekd.progress import Progress, silent
 from edgekd.targets import Target
 
 
@@ -28,7 +29,9 @@ class OpenVino:
         devices = tuple(each.lower() for each in openvino.Core().available_devices)
         return Availability(openvino.__version__.split("-")[0], devices)
 
-    def build(self, model: Buildable, target: Target, out_dir: Path) -> EngineFile:
+    def build(
+        self, model: Buildable, target: Target, out_dir: Path, progress: Progress = silent
+    ) -> EngineFile:
         """Converts ONNX to IR, weights uncompressed, and compiles it once to see that it can."""
         if isinstance(model, Checkpoint):
             raise BuildError(f"{self.name} builds from ONNX", "export the network first")
@@ -55,7 +58,9 @@ class OpenVino:
             executed=True,
         )
 
-    def open(self, engine: EngineFile, threads: int = 1) -> OpenVinoSession:
+    def open(
+        self, engine: EngineFile, threads: int = 1, gpu: GpuOptions | None = None
+    ) -> OpenVinoSession:
         """See ``Backend.open``."""
         return _open_ir(engine.path, threads)
 

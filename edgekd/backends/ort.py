@@ -1,18 +1,20 @@
-"""ONNX Runtime on the CPU: its engine is an ONNX file."""
+"""ONNX Runtime on the CPU, and on a GPU by a provider: its engine is an ONNX file."""
 
 from __future__ import annotations
 
 import platform
-import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
 from edgekd.artifacts import Checkpoint, EngineFile, TensorSpec
-from edgekd.backends.base import Arrays, Availability, Buildable
+from edgekd.backends import ort_providers
+from edgekd.backends.base import Arrays, Availability, Buildable, GpuOptions
 from edgekd.errors import BackendUnavailable, BuildError, EngineIncompatible, StageError
+from edgekd.progress import Progress, silent
 from edgekd.targets import Target
 
 if TYPE_CHECKING:
@@ -32,37 +34,70 @@ class OnnxRuntime:
             import onnxruntime
         except ImportError as error:
             return Availability("", (), f"it is not installed ({error})")
-        return Availability(onnxruntime.__version__, _devices())
+        here = [each for each in ort_providers.providers() if each in ort_providers.PROVIDERS]
+        gpu = ("cuda",) if any(map(ort_providers.usable, here)) else ()
+        return Availability(onnxruntime.__version__, (*_devices(), *gpu))
 
-    def build(self, model: Buildable, target: Target, out_dir: Path) -> EngineFile:
-        """Keeps the ONNX file as it is, once ONNX Runtime has read it.
+    def build(
+        self, model: Buildable, target: Target, out_dir: Path, progress: Progress = silent
+    ) -> EngineFile:
+        """Keeps the ONNX file as it is, once ONNX Runtime has read it where it can.
 
-        The graph that ONNX Runtime optimises is tied to one processor, so it is not stored.
+        The graph that ONNX Runtime optimises is tied to one processor, so it is not stored, nor
+        is the engine that a provider makes of it.
         """
         if isinstance(model, Checkpoint):
             raise BuildError(f"{self.name} builds from ONNX", "export the network first")
         path = out_dir / "model.onnx"
         shutil.copyfile(model.path, path)
-        with open_model(path) as session:
-            inputs, outputs = session.inputs, session.outputs
-        return EngineFile(
+        provider = target.options.get("provider")
+        engine = EngineFile(
             role="",
             target=target.name,
             backend=self.name,
-            backend_version=self.probe().version,
+            backend_version=import_runtime().__version__,
             device=target.device,
             precision=model.precision,
             path=path,
-            model_inputs=inputs,
-            model_outputs=outputs,
+            model_inputs=model.model_inputs,
+            model_outputs=model.model_outputs,
             executed=target.device in _devices(),
+            options=_options(target) if provider else {},
         )
+        if provider:
+            return replace(engine, executed=self._runs(engine))
+        with open_model(path) as session:
+            return replace(engine, model_inputs=session.inputs, model_outputs=session.outputs)
 
-    def open(self, engine: EngineFile, threads: int = 1) -> OrtSession:
+    def open(
+        self, engine: EngineFile, threads: int = 1, gpu: GpuOptions | None = None
+    ) -> OrtSession:
         """See ``Backend.open``; a form for another processor would run, and say nothing of it."""
+        if "provider" in engine.options:
+            return _open_on_gpu(engine, threads)
         if engine.device not in _devices():
             raise EngineIncompatible(engine.device, _devices()[-1])
         return open_model(engine.path, threads)
+
+    def _runs(self, engine: EngineFile) -> bool:
+        try:
+            with self.open(engine):
+                return True
+        except BackendUnavailable:
+            return False
+
+
+def _options(target: Target) -> dict[str, str]:
+    names = ("provider", "min_batch", "opt_batch", "max_batch")
+    return {name: str(target.options[name]) for name in names}
+
+
+def _open_on_gpu(engine: EngineFile, threads: int) -> OrtSession:
+    import_runtime()
+    name = engine.options["provider"]
+    batches = [int(engine.options[f"{word}_batch"]) for word in ("min", "opt", "max")]
+    chosen = ort_providers.settings(name, engine.model_inputs, batches)
+    return OrtSession(*ort_providers.gpu_session(engine.path, _threaded(threads), name, chosen))
 
 
 def _devices() -> tuple[str, ...]:
@@ -72,10 +107,17 @@ def _devices() -> tuple[str, ...]:
 
 
 class OrtSession:
-    """An ``InferenceSession`` on the CPU provider."""
+    """An ``InferenceSession``.
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    Attributes:
+        placed: how many nodes run on which provider, where it is not the CPU alone.
+    """
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, placed: Mapping[str, int] | None = None
+    ) -> None:
         self._run = session.run
+        self.placed = dict(placed or {})
         self.inputs = tuple(_spec(each) for each in session.get_inputs())
         self.outputs = tuple(_spec(each) for each in session.get_outputs())
         self._names = [each.name for each in self.outputs]
@@ -88,8 +130,9 @@ class OrtSession:
         """
         try:
             return dict(zip(self._names, self._run(self._names, feeds), strict=True))
-        except _errors() as error:
-            raise StageError(f"ONNX Runtime cannot run the model: {_reason(error)}") from error
+        except ort_providers.errors() as error:
+            reason = ort_providers.reason(error)
+            raise StageError(f"ONNX Runtime cannot run the model: {reason}") from error
 
     def __enter__(self) -> OrtSession:
         return self
@@ -114,12 +157,8 @@ def open_model(path: Path, threads: int = 1, optimise: bool = True) -> OrtSessio
         BackendUnavailable: ONNX Runtime is not installed.
         BuildError: ONNX Runtime refuses the model.
     """
-    import_runtime()
-    import onnxruntime as rt
-
-    options = rt.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
+    rt = import_runtime()
+    options = _threaded(threads)
     if not optimise:
         options.graph_optimization_level = rt.GraphOptimizationLevel.ORT_DISABLE_ALL
     return OrtSession(_session(path, options, str(path)))
@@ -138,9 +177,7 @@ def simplify(model: bytes, folder: Path, out: Path, without: Collection[str] = (
         BackendUnavailable: ONNX Runtime is not installed.
         BuildError: ONNX Runtime refuses the model.
     """
-    import_runtime()
-    import onnxruntime as rt
-
+    rt = import_runtime()
     options = rt.SessionOptions()
     options.graph_optimization_level = rt.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(out)
@@ -154,18 +191,27 @@ def simplify(model: bytes, folder: Path, out: Path, without: Collection[str] = (
     _session(model, options, "the model", without)
 
 
-def import_runtime() -> None:
+def import_runtime() -> ModuleType:
     """Imports ONNX Runtime.
 
     Raises:
         BackendUnavailable: it is not installed.
     """
     try:
-        import onnxruntime  # noqa: F401
+        import onnxruntime
     except ImportError as error:
         raise BackendUnavailable(
             OnnxRuntime.name, OnnxRuntime.extra, "it is not installed"
         ) from error
+    module: ModuleType = onnxruntime
+    return module
+
+
+def _threaded(threads: int) -> onnxruntime.SessionOptions:
+    options = import_runtime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return options
 
 
 def _session(
@@ -181,31 +227,11 @@ def _session(
         return rt.InferenceSession(
             model,
             options,
-            providers=["CPUExecutionProvider"],
+            providers=[ort_providers.CPU],
             disabled_optimizers=list(without),
         )
-    except _errors() as error:
-        raise BuildError(f"ONNX Runtime refuses {name}: {_reason(error)}") from error
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises; its exceptions have no base of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    return (
-        state.Fail,
-        state.InvalidArgument,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.NoSuchFile,
-        state.NotImplemented,
-        state.RuntimeException,
-    )
-
-
-def _reason(error: Exception) -> str:
-    """The first line, without the code that it starts with."""
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).splitlines()[0])
+    except ort_providers.errors() as error:
+        raise BuildError(f"ONNX Runtime refuses {name}: {ort_providers.reason(error)}") from error
 
 
 _TYPES = {

@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edgekd.artifacts import Checkpoint, EngineFile, Member, TensorSpec
-from edgekd.backends.base import Arrays, Availability, Buildable
+from edgekd.backends.base import Arrays, Availability, Buildable, GpuOptions
 from edgekd.errors import BackendUnavailable, BuildError
+from edgekd.progress import Progress, silent
 from edgekd.targets import Target
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ class TorchEager:
             return Availability("", (), f"it is not installed ({error})")
         return Availability(torch.__version__, ("cpu",))
 
-    def build(self, model: Buildable, target: Target, out_dir: Path) -> EngineFile:
+    def build(
+        self, model: Buildable, target: Target, out_dir: Path, progress: Progress = silent
+    ) -> EngineFile:
         """Keeps the weights, and in ``options`` what is to be filled with them."""
         if not isinstance(model, Checkpoint):
             raise BuildError(f"{self.name} builds from a checkpoint, not from ONNX")
@@ -61,7 +64,9 @@ class TorchEager:
             options={"model": model.model, "members": json.dumps(members)},
         )
 
-    def open(self, engine: EngineFile, threads: int = 1) -> TorchSession:
+    def open(
+        self, engine: EngineFile, threads: int = 1, gpu: GpuOptions | None = None
+    ) -> TorchSession:
         """See ``Backend.open``. Threads are the whole process's, until the session is closed."""
         try:
             import torch

@@ -66,7 +66,7 @@ def closed_loop(
 
 def interleaved(
     sessions: Sequence[Session],
-    feeds: Sequence[Arrays],
+    feeds: Sequence[Sequence[Arrays]],
     *,
     calls: int,
     blocks: int,
@@ -79,20 +79,31 @@ def interleaved(
     Each of ``blocks`` rounds visits every session in a fresh random order and times its share
     of ``calls`` there, or as many as fit into its share of ``limit_ns``. One block before the
     first is warm-up and is not kept, nor are the first ``REACQUAINT`` calls of each turn.
+
+    Args:
+        sessions: what is timed.
+        feeds: for each session those that it is given in turn.
+        calls: of each session.
+        blocks: rounds.
+        limit_ns: the most time for each session.
+        seed: of the order.
+        progress: told of each round.
     """
     timings = [Timings() for _ in sessions]
     rng = np.random.default_rng(seed)
     blocks = min(blocks, calls)
     bounds = [calls * done // blocks for done in range(blocks + 1)]
     with quiet_collector():
-        for session in sessions:
-            closed_loop(session, feeds, bounds[1], limit_ns // blocks)
+        for session, own in zip(sessions, feeds, strict=True):
+            closed_loop(session, own, bounds[1], limit_ns // blocks)
         begin = perf_counter_ns()
         for done in range(blocks):
             share = bounds[done + 1] - bounds[done]
             for index in rng.permutation(len(sessions)):
-                closed_loop(sessions[index], feeds, REACQUAINT, limit_ns // blocks // 2)
-                starts, latencies = closed_loop(sessions[index], feeds, share, limit_ns // blocks)
+                closed_loop(sessions[index], feeds[index], REACQUAINT, limit_ns // blocks // 2)
+                starts, latencies = closed_loop(
+                    sessions[index], feeds[index], share, limit_ns // blocks
+                )
                 timings[index].starts_ns.append(starts - begin)
                 timings[index].latencies_ns.append(latencies)
             progress(done + 1, blocks)

@@ -21,7 +21,7 @@ from edgekd.artifacts import (
     Preprocessing,
     TensorSpec,
 )
-from edgekd.backends.base import Arrays, Buildable, find
+from edgekd.backends.base import Arrays, Buildable, batches, find
 from edgekd.bench import host, load, stats
 from edgekd.data import Images, splits
 from edgekd.data.rows import Rows
@@ -59,6 +59,8 @@ def measure(
 ) -> Measurements:
     """Latency at batch 1 in interleaved blocks, throughput at batch 1 and ``settings.batch``.
 
+    An engine that takes no such batches is given the smallest and the largest that it takes.
+
     Images are taken in turn, again from the first where there are too few. Preprocessing is
     done before the clock starts. Peak memory is that of a fresh process.
 
@@ -75,7 +77,11 @@ def measure(
             stack.enter_context(find(each.backend).open(each, settings.threads)) for each in engines
         ]
         name = sessions[0].inputs[0].name
-        feeds: list[Arrays] = [{name: each[None]} for each in x[:_FEEDS]]
+        least = [batches(each)[0] for each in engines]
+        single = [{name: each[None]} for each in x[:_FEEDS]]
+        feeds: list[Sequence[Arrays]] = [
+            single if size == 1 else [{name: x[np.arange(size) % len(x)]}] for size in least
+        ]
         timings = load.interleaved(
             sessions,
             feeds,
@@ -85,12 +91,17 @@ def measure(
             seed=settings.seed,
             progress=lambda done, total: progress(done, steps, "latency"),
         )
-        batch: Arrays = {name: x[: settings.batch]}
         rates = []
-        for index, session in enumerate(sessions):
-            rates.append(load.throughput(session, batch, len(batch[name]), _THROUGHPUT_NS))
+        for index, (engine, session) in enumerate(zip(engines, sessions, strict=True)):
+            smallest, largest = batches(engine)
+            size = max(smallest, min(settings.batch, largest or settings.batch))
+            whole = x[np.arange(size) % len(x)]
+            rate = load.throughput(session, {name: whole}, size, _THROUGHPUT_NS)
+            rates.append((size, rate))
             progress(settings.blocks + index + 1, steps, "throughput")
-    for index, (engine, timing, rate) in enumerate(zip(engines, timings, rates, strict=True)):
+    for index, (engine, timing, (size, rate)) in enumerate(
+        zip(engines, timings, rates, strict=True)
+    ):
         stem = engine.name.replace("/", ".")
         latencies = np.concatenate(timing.latencies_ns)
         latencies_path, starts_path = (
@@ -99,7 +110,8 @@ def measure(
         )
         np.save(latencies_path, latencies)
         np.save(starts_path, np.concatenate(timing.starts_ns))
-        single = 1e9 * timing.count / timing.spent_ns
+        own = least[index]
+        alone = own * 1e9 * timing.count / timing.spent_ns
         items.append(
             Measurement(
                 engine=engine.name,
@@ -116,7 +128,7 @@ def measure(
                 ),
                 latencies_ns=latencies_path,
                 starts_ns=starts_path,
-                throughput_per_s={"1": single, str(settings.batch): rate},
+                throughput_per_s={str(own): alone, str(size): rate},
                 peak_memory_bytes=peak_memory(engine, settings.threads),
             )
         )
@@ -163,7 +175,7 @@ def side_by_side(
                 sessions.append(stack.enter_context(backend.open(engine, settings.threads)))
             timings = load.interleaved(
                 sessions,
-                feeds,
+                [feeds] * len(sessions),
                 calls=min(settings.samples, stats.fewest(stats.PERCENTILES["p99"])),
                 blocks=min(settings.blocks, _FEW_BLOCKS),
                 limit_ns=int(min(settings.seconds, 1.0) * 1e9),
@@ -223,7 +235,8 @@ def _run_once(request: dict[str, Any]) -> int | None:
         session.run(
             {
                 spec.name: np.zeros(
-                    [each if isinstance(each, int) else 1 for each in spec.shape], spec.dtype
+                    [each if isinstance(each, int) else batches(engine)[0] for each in spec.shape],
+                    spec.dtype,
                 )
                 for spec in session.inputs
             }

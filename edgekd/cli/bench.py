@@ -58,7 +58,7 @@ def bench(
     else:
         out.engines(facts["engines"], facts["preferred"])
         click.echo("")
-        for reason in facts["verdict"]["reasons"]:
-            click.echo(f"  {reason}")
+        for told in (*facts["advice"], *facts["verdict"]["reasons"]):
+            click.echo(f"  {told}")
         click.echo(facts["verdict"]["status"].upper())
     return EXIT_CODES[facts["verdict"]["status"]]

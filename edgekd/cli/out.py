@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +12,8 @@ import click
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
 )
+COLUMNS = 100
+"""What a table with words fits."""
 bundle_argument = click.argument("bundle", metavar="BUNDLE")
 
 
@@ -20,21 +22,34 @@ def document(value: Any) -> None:
     click.echo(json.dumps(value, indent=1, allow_nan=False))
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table; the first column to the left, the others to the right and never cut."""
-    from rich.console import Console
-    from rich.table import Table
+def table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()
+) -> None:
+    """Prints a table, and cuts nothing: a narrower terminal breaks the lines.
 
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    widths = [max(len(row[place]) for row in (headings, *rows)) for place in range(len(headings))]
-    for place, heading in enumerate(headings):
-        drawn.add_column(heading, justify="right" if place else "left", no_wrap=True)
-    for row in rows:
-        drawn.add_row(*row)
-    # A narrower terminal breaks the lines; cut, they would show figures that are others.
-    needed = sum(widths) + 2 * (len(widths) - 1)
-    shown = Console().width if sys.stdout.isatty() else needed
-    Console(width=max(shown, needed), highlight=False, markup=False).print(drawn)
+    Args:
+        headings: of the columns.
+        rows: their cells.
+        words: the columns, by heading, that go to the left as the first one does. The last one of
+            the table, if it is among them, is wrapped at 100 columns.
+    """
+    columns = list(zip(headings, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    before = sum(widths[:-1]) + 2 * len(widths[:-1])
+    if headings[-1] in words:
+        widths[-1] = min(widths[-1], max(COLUMNS - before, 20))
+    for row in (headings, *rows):
+        last = list(row[-1:])
+        if headings[-1] in words:
+            last = textwrap.wrap(row[-1], widths[-1], break_on_hyphens=False) or [""]
+        cells = (*row[:-1], last[0])
+        line = "  ".join(
+            cell.ljust(width) if heading in (headings[0], *words) else cell.rjust(width)
+            for heading, cell, width in zip(headings, cells, widths, strict=True)
+        ).rstrip()
+        click.echo(click.style(line, bold=True) if row is headings else line)
+        for more in last[1:]:
+            click.echo(" " * before + more)
 
 
 def engines(rows: Sequence[Mapping[str, Any]], preferred: str = "") -> None:
@@ -53,7 +68,10 @@ def engines(rows: Sequence[Mapping[str, Any]], preferred: str = "") -> None:
                 f"{'*' if row['name'] == preferred else ' '} {row['name']}",
                 ms(row, "p50"),
                 ms(row, "p99"),
-                shown(row["throughput_per_s"] and row["throughput_per_s"]["1"], "{:,.0f}"),
+                shown(
+                    row["throughput_per_s"] and next(iter(row["throughput_per_s"].values())),
+                    "{:,.0f}",
+                ),
                 shown(row["speedup_vs_teacher"], "{:.2f}"),
                 shown(row["top1"], "~{:.2f}" if row["emulated"] else "{:.2f}"),
                 f"{row['bytes'] / 1e3:,.0f}",
@@ -63,6 +81,15 @@ def engines(rows: Sequence[Mapping[str, Any]], preferred: str = "") -> None:
     )
     click.echo("* preferred; speed-up: of p50, against the teacher in the same runtime")
     if any(row["emulated"] for row in rows):
-        click.echo("~ emulated: the engine's Q/DQ graph was run on this CPU")
-    if unrun := [row["name"] for row in rows if not row["executed"]]:
-        click.echo(f"built, not executed here: {', '.join(unrun)}")
+        click.echo("~ emulated: a graph that rounds as the engine does was run on this CPU")
+    for told, names in (
+        ("built, not executed here", [row["name"] for row in rows if is_unrun(row)]),
+        ("to be built on the device", [row["name"] for row in rows if not row["built"]]),
+    ):
+        if names:
+            click.echo(f"{told}: {', '.join(names)}")
+
+
+def is_unrun(row: Mapping[str, Any]) -> bool:
+    """Whether an engine was built and could not be run."""
+    return bool(row["built"] and not row["executed"])

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @out.bundle_argument
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option("--target", metavar="NAME", help="Only this target's engines.")
-@click.option("--precision", type=click.Choice(["fp32", "int8"]), help="Only this precision.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "fp16", "int8", "fp8"]), help="Only this precision."
+)
 @out.json_option
 def run(
     bundle: str,

@@ -1,25 +1,34 @@
-"""A model in float16, whose inputs and outputs stay float32."""
+"""A model in float16, whose inputs and outputs stay float32; int8 and fp8 within it stay too."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from edgekd.artifacts import OnnxModel
+from edgekd.artifacts import OnnxModel, QuantizedModel
 from edgekd.backends import ort
 from edgekd.errors import QuantizeError
-from edgekd.quantize.graphs import save, sort_nodes
+from edgekd.quantize.graphs import nodes_of, raise_opset, save, sort_nodes
 
 if TYPE_CHECKING:
     import onnx
 
 
-def to_fp16(model: OnnxModel, out_dir: Path, *, keep_float: Collection[str] = ()) -> OnnxModel:
+M = TypeVar("M", bound=OnnxModel | QuantizedModel)
+
+_OPSET_OF_SCALES = 19
+"""The first whose Q and DQ take scales in float16."""
+
+
+def to_fp16(model: M, out_dir: Path, *, keep_float: Collection[str] = ()) -> M:
     """Converts by ONNX Runtime's own tool; weights beyond float16 are held to its limits.
+
+    What is quantised stays so, and what is between becomes float16: the fastest that TensorRT's
+    strong typing allows.
 
     Operators that need float32, such as NonMaxSuppression, keep it between casts, and so do
     the nodes of ``keep_float``.
@@ -33,8 +42,8 @@ def to_fp16(model: OnnxModel, out_dir: Path, *, keep_float: Collection[str] = ()
     ort.import_runtime()
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    proto = convert_float_to_float16(
-        _typed(model),
+    proto: onnx.ModelProto = convert_float_to_float16(
+        _typed(model, half_scales=True),
         keep_io_types=True,
         disable_shape_infer=True,
         node_block_list=list(keep_float),
@@ -48,10 +57,12 @@ def to_fp16(model: OnnxModel, out_dir: Path, *, keep_float: Collection[str] = ()
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         first_line = str(error).splitlines()[0]
         raise QuantizeError(f"{model.path.name} in float16 is not valid: {first_line}") from error
-    return replace(model, path=path, precision="fp16")
+    if isinstance(model, OnnxModel):
+        return replace(model, path=path, precision="fp16")
+    return replace(model, path=path)
 
 
-def emulate(model: OnnxModel, out_dir: Path, *, keep_float: Collection[str] = ()) -> OnnxModel:
+def emulate(model: M, out_dir: Path, *, keep_float: Collection[str] = ()) -> M:
     """A float32 model that rounds weights and every tensor outside of subgraphs to float16.
 
     ONNX Runtime has few float16 operators on a CPU: it runs a chain of them in float32, in
@@ -93,10 +104,18 @@ def emulate(model: OnnxModel, out_dir: Path, *, keep_float: Collection[str] = ()
     return replace(model, path=path)
 
 
-def _typed(model: OnnxModel) -> onnx.ModelProto:
-    """The model with the type of every tensor, found while the weights are not there to copy."""
+def _typed(model: OnnxModel | QuantizedModel, half_scales: bool = False) -> onnx.ModelProto:
+    """The model with the type of every tensor, found while the weights are not there to copy.
+
+    Args:
+        half_scales: raise its opset to one in which the scales of Q and DQ may be float16.
+    """
     import onnx
 
-    proto = onnx.shape_inference.infer_shapes(onnx.load(model.path, load_external_data=False))
+    proto = onnx.load(model.path, load_external_data=False)
+    if half_scales and any(each.op_type == "DequantizeLinear" for each in nodes_of(proto.graph)):
+        why = "float16 between int8"
+        proto = raise_opset(proto, _OPSET_OF_SCALES, model.path.name, why)
+    proto = onnx.shape_inference.infer_shapes(proto)
     onnx.load_external_data_for_model(proto, str(model.path.parent))
     return proto

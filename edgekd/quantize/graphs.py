@@ -9,9 +9,13 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekd.errors import QuantizeError
+
 if TYPE_CHECKING:
     import onnx
 
+_IR_OF_19 = 9
+"""The file format that opset 19 came with."""
 EXTERNAL_ABOVE = 1_500_000_000
 """Bytes of tensors above which they are kept beside the file; a protobuf holds 2 GB."""
 
@@ -116,6 +120,29 @@ def save(proto: onnx.ModelProto, path: Path) -> None:
 def opset(proto: onnx.ModelProto) -> int:
     """The version of the standard operators."""
     return max((e.version for e in proto.opset_import if e.domain in ("", "ai.onnx")), default=1)
+
+
+def raise_opset(proto: onnx.ModelProto, least: int, name: str, why: str) -> onnx.ModelProto:
+    """The model at an opset that has what is to be written in it; as it is where it has that.
+
+    Raises:
+        QuantizeError: onnx cannot raise it; ``name`` and ``why`` are told.
+    """
+    from onnx import version_converter
+
+    if opset(proto) >= least:
+        return proto
+    try:
+        found = version_converter.convert_version(proto, least)
+    except (version_converter.ConvertError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise QuantizeError(
+            f"{name} has opset {opset(proto)}, and onnx cannot raise it to the {least} that"
+            f" {why} needs: {first_line}",
+            f"export it with opset {least} or later",
+        ) from error
+    found.ir_version = max(found.ir_version, _IR_OF_19)
+    return found
 
 
 def title(node: onnx.NodeProto) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,15 +25,12 @@ from edgekd.quantize.forms import (
     stored_weight,
     weight_scales,
 )
-from edgekd.quantize.graphs import nodes_of, opset, reads, save
+from edgekd.quantize.graphs import nodes_of, raise_opset, reads, save
 from edgekd.quantize.lowering import lower
 from edgekd.quantize.placement import PRODUCTS, RULES, Placement, place, scales
 
 if TYPE_CHECKING:
     import onnx
-
-
-_IR_OF_FP8 = 9
 
 
 def quantize(
@@ -56,7 +55,12 @@ def quantize(
     from onnx import numpy_helper
 
     form = FORMS[form_name]
-    proto = _at_opset(onnx.load(model.path, load_external_data=False), form, model.path.name)
+    proto = raise_opset(
+        onnx.load(model.path, load_external_data=False),
+        form.opset,
+        model.path.name,
+        f"form {form.name}",
+    )
     onnx.load_external_data_for_model(proto, str(model.path.parent))
     graph = proto.graph
     _check_names(graph, keep_float)
@@ -93,7 +97,15 @@ def quantize(
         model_inputs=model.model_inputs,
         model_outputs=model.model_outputs,
         kept_float=placement.kept_float,
+        precision="fp8" if form.kernels == "fp8" else "int8",
+        calibration_sha256=_hash(table),
     )
+
+
+def _hash(table: CalibrationTable) -> str:
+    """sha256 of the ranges, whatever their order."""
+    ranges = {name: list(each) for name, each in table.ranges.items()}
+    return hashlib.sha256(json.dumps(ranges, sort_keys=True).encode()).hexdigest()
 
 
 def _check_names(graph: onnx.GraphProto, keep_float: Collection[str]) -> None:
@@ -103,25 +115,6 @@ def _check_names(graph: onnx.GraphProto, keep_float: Collection[str]) -> None:
             raise QuantizeError(
                 f"no node to keep in float is called '{each}'", near_matches(each, names)
             )
-
-
-def _at_opset(proto: onnx.ModelProto, form: Form, name: str) -> onnx.ModelProto:
-    """The model with what the form is written in."""
-    from onnx import version_converter
-
-    if opset(proto) >= form.opset:
-        return proto
-    try:
-        found = version_converter.convert_version(proto, form.opset)
-    except (version_converter.ConvertError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise QuantizeError(
-            f"{name} has opset {opset(proto)}, and onnx cannot raise it to the {form.opset} that"
-            f" form {form.name} needs: {first_line}",
-            f"export it with opset {form.opset} or later",
-        ) from error
-    found.ir_version = max(found.ir_version, _IR_OF_FP8)
-    return found
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.advice import advise
 from edgekd.artifacts import (
     Checkpoint,
     Dataset,
@@ -23,6 +24,8 @@ from edgekd.artifacts import (
     QuantizedModel,
     Sensitivity,
 )
+from edgekd.backends.tensorrt import inspector
+from edgekd.backends.tensorrt.inspector import Inspection
 from edgekd.calibration.methods import label
 from edgekd.recipe import BudgetSettings
 from edgekd.verdict import BASELINE, Row, prefer, row
@@ -43,6 +46,7 @@ class Findings:
     int8: Int8 | None
     quantized: Mapping[str, QuantizedModel]
     engines: Mapping[str, EngineFile]
+    inspections: Mapping[str, Inspection]
     evaluations: Mapping[str, Evaluation]
     to_teacher: Difference
     to_student: Difference
@@ -74,7 +78,7 @@ def summarise(found: Findings) -> dict[str, Any]:
         },
         "waterfall": _waterfall(found),
         "engines": engines,
-        "notes": list(_notes(found, engines, measured)),
+        "notes": list(_notes(found, engines)),
         "data": {
             "source": found.dataset.source,
             "fingerprint": found.dataset.fingerprint,
@@ -104,22 +108,31 @@ def _engine(found: Findings, engine: EngineFile, measured: Mapping[str, Measurem
         line["ci"] = [evaluation.low, evaluation.high]
         line["agreement"] = evaluation.agreement
         line["emulated"] = evaluation.emulated
+    if engine.name in found.inspections:
+        inspection = found.inspections[engine.name]
+        line["layers"] = {
+            "by_precision": dict(inspection.by_precision),
+            "int8_share": inspection.int8_share,
+            "reformats": inspection.reformats,
+            "opaque": inspection.opaque,
+            "summary": inspector.summary(inspection, engine.precision),
+        }
     if engine.name in measured:
         line["curve"] = _curve(measured[engine.name])
     return line
 
 
 def _waterfall(found: Findings) -> list[dict[str, Any]]:
-    """Accuracy from the teacher to each int8 engine that ran or was emulated."""
+    """Accuracy from the teacher to each rounded engine that ran or was emulated."""
     stages = [
         ("teacher", f"teacher/{BASELINE}/fp32"),
         ("student without teacher", f"control/{BASELINE}/fp32"),
         ("student with teacher", f"student/{BASELINE}/fp32"),
     ]
     stages += [
-        (f"int8 on {each.target}{'' if each.executed else ', emulated'}", each.name)
+        (f"{each.precision} on {each.target}{'' if each.executed else ', emulated'}", each.name)
         for each in found.engines.values()
-        if each.role == "student" and each.precision == "int8"
+        if each.role == "student" and each.precision != "fp32"
     ]
     return [
         {
@@ -134,33 +147,29 @@ def _waterfall(found: Findings) -> list[dict[str, Any]]:
     ]
 
 
-def _notes(
-    found: Findings, engines: Sequence[Mapping[str, Any]], measured: Mapping[str, Measurement]
-) -> Sequence[str]:
+def _notes(found: Findings, engines: Sequence[Mapping[str, Any]]) -> Sequence[str]:
     """What a reader should not have to find out alone."""
-    notes = []
-    for target in sorted({each["target"] for each in engines}):
-        fp32, int8 = (measured.get(f"student/{target}/{each}") for each in ("fp32", "int8"))
-        if fp32 is None or int8 is None:
-            continue
-        ratio = _p50(fp32) / _p50(int8)
-        if ratio < 1:
-            notes.append(
-                f"On {target} int8 does not help this student here: it runs at {ratio:.2f} times"
-                " the speed of fp32 (p50, one run)."
-            )
-        else:
-            notes.append(
-                f"On {target} int8 runs at {ratio:.2f} times the speed of fp32 (p50, one run)."
-            )
+    notes = [
+        f"{told[0].upper()}{told[1:]} (p50, one run)."
+        for told in advise([each for each in engines if each["executed"]], found.inspections)
+    ]
+    for name in found.inspections:
+        line = next(each for each in engines if each["name"] == name)
+        notes += [f"{name}: {told}." for told in line["layers"]["summary"]]
     for target in sorted({each["target"] for each in engines if not each["executed"]}):
-        emulated = any(each["target"] == target and each["emulated"] for each in engines)
+        mine = [each for each in engines if each["target"] == target]
         notes.append(
-            f"The engines for {target} were built and not executed: no device here can run them."
+            f"The engines for {target} "
             + (
-                " Nothing is claimed of their speed. The accuracy of int8 there is emulated: its"
-                " Q/DQ graph was run on a CPU, nothing fused."
-                if emulated
+                "were built and not executed: no device here can run them."
+                if all(each["built"] for each in mine)
+                else "are built on the device alone: there, `edgekd verify --rebuild` makes them of"
+                " the ONNX in the bundle, checks them and measures them."
+            )
+            + (
+                " Nothing is claimed of their speed. Their accuracy is emulated: a graph that"
+                " rounds as they do was run on a CPU, nothing fused."
+                if any(each["emulated"] for each in mine)
                 else " Nothing is claimed of their speed or accuracy."
             )
         )
@@ -301,7 +310,3 @@ def _curve(timing: Measurement) -> list[list[float]]:
 def _top1(found: Findings, role: str) -> float | None:
     evaluation = found.evaluations.get(f"{role}/{BASELINE}/fp32")
     return None if evaluation is None else evaluation.value
-
-
-def _p50(timing: Measurement) -> int:
-    return timing.latency_ns["p50"]

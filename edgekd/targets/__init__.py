@@ -16,11 +16,16 @@ class Target:
 
     Attributes:
         name: how a recipe names it.
-        summary: one line for a table.
+        summary: which devices, in the few words that fit a table.
         backend: the runtime that builds and opens its engines.
-        device: what its engines are built for.
+        device: what its engines are built for, such as ``cpu`` or ``sm_80+sm_86``; ``cuda`` is
+            whichever NVIDIA GPU is here.
         precisions: what it can be built in.
-        form: the quantised form that it takes, by its name in ``quantize.forms``; empty for none.
+        form: the form of int8 that it takes, by its name in ``quantize.forms``; empty for none.
+        base: what an int8 or fp8 network computes in outside of its quantised layers.
+        built: where engines can be built: ``anywhere``, or ``on the device``.
+        memory_mib: what a small one of its kind has; 0 where that says nothing.
+        sources: where these facts are from.
         options: what only its backend knows.
     """
 
@@ -30,7 +35,11 @@ class Target:
     device: str
     precisions: tuple[str, ...]
     form: str = ""
-    options: Mapping[str, tuple[str, ...] | int] = field(default_factory=dict)
+    base: str = "fp32"
+    built: str = "anywhere"
+    memory_mib: int = 0
+    sources: tuple[str, ...] = ()
+    options: Mapping[str, tuple[str, ...] | int | str | bool] = field(default_factory=dict)
 
 
 def names() -> list[str]:
@@ -57,4 +66,10 @@ def load(name: str) -> Target:
         key: tuple(value) if isinstance(value, list) else value
         for key, value in table.pop("options", {}).items()
     }
-    return Target(name=name, precisions=tuple(table.pop("precisions")), options=options, **table)
+    return Target(
+        name=name,
+        precisions=tuple(table.pop("precisions")),
+        sources=tuple(table.pop("sources", ())),
+        options=options,
+        **table,
+    )

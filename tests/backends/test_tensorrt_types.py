@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-BACKEND = ROOT / "edgekd" / "backends" / "tensorrt.py"
+BACKEND = ROOT / "edgekd" / "backends" / "tensorrt"
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,9 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_call_exists_in_tensorrt_10_with_these_arguments(stubs: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.py"  # shows that the check finds what it is there to find
-    source = BACKEND.read_text()
-    source = source.replace("execute_async_v3(", "execute_async_v9(")
-    wrong.write_text(source.replace("parser.get_error(0)", "parser.get_error('first')"))
+    source = (BACKEND / "builder.py").read_text()
+    source = source.replace("build_serialized_network(", "build_serialised_network(")
+    wrong.write_text(source.replace("parser.get_error(each)", "parser.get_error(str(each))"))
     config = tmp_path / "mypy.ini"
     config.write_text(
         "[mypy]\nstrict = True\nfollow_imports = silent\n"
@@ -54,7 +54,7 @@ def test_every_call_exists_in_tensorrt_10_with_these_arguments(stubs: Path, tmp_
             config,
             "--cache-dir",
             tmp_path / "cache",
-            BACKEND,
+            *sorted(BACKEND.glob("*.py")),
             wrong,
         ],
         capture_output=True,
@@ -66,5 +66,5 @@ def test_every_call_exists_in_tensorrt_10_with_these_arguments(stubs: Path, tmp_
     found = result.stdout.splitlines()
     assert not [each for each in found if each.startswith("edgekd/")]
     in_wrong = "\n".join(each for each in found if "wrong.py" in each)
-    assert "execute_async_v9" in in_wrong
+    assert "build_serialised_network" in in_wrong
     assert 'Argument 1 to "get_error"' in in_wrong

@@ -77,7 +77,7 @@ def test_sessions_take_turns_in_a_random_order_after_a_warm_up_that_is_not_kept(
     seen: list[tuple[int, int]] = []
     timings = interleaved(
         sessions,
-        feeds(2),
+        [feeds(2)] * 3,
         calls=50,
         blocks=10,
         limit_ns=10**10,
@@ -101,7 +101,7 @@ def test_sessions_take_turns_in_a_random_order_after_a_warm_up_that_is_not_kept(
 @pytest.mark.parametrize("calls", [1, 7, 10, 52])
 def test_as_many_calls_are_timed_as_were_asked_for(calls: int) -> None:
     timings = interleaved(
-        [Planted(constant(0))], feeds(1), calls=calls, blocks=10, limit_ns=10**10, seed=0
+        [Planted(constant(0))], [feeds(1)], calls=calls, blocks=10, limit_ns=10**10, seed=0
     )
     assert timings[0].count == calls
 

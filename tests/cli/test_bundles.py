@@ -185,7 +185,7 @@ def test_run_on_another_size_or_type(
 def test_verify_runs_the_golden_images(built: dict[str, Path]) -> None:
     found = _json("verify", built["bundle"])
     executed = [each for each in found["engines"] if each["executed"]]
-    assert len(found["engines"]) == 6
+    assert len(found["engines"]) == 7
     assert len(executed) >= 4
     for each in executed:
         assert 0 <= each["difference"] <= each["allowed"]

@@ -1,4 +1,4 @@
-"""The commands that list, ``doctor`` and ``init``."""
+"""The commands that list, and ``init``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from edgekd import data, models, recipe, recipe_file, targets
-from edgekd.backends.base import BACKENDS
 from tests.conftest import assert_one_line, run_cli
 
 
@@ -46,19 +45,23 @@ def test_the_cost_of_networks_is_computed() -> None:
     assert small["macs"] * 40 < large["macs"]
 
 
-def test_doctor_says_what_runs_here_and_what_to_install() -> None:
-    found = _json("doctor")["backends"]
-    assert list(found) == list(BACKENDS)
-    assert found["onnxruntime"]["runs_on"]
-    assert found["openvino"]["runs_on"]
-    assert found["tensorrt-rtx"]["builds"]
-    text = run_cli("doctor").stdout
-    for name, each in found.items():
-        if not each["installed"]:
-            assert f"pip install 'edgekd[{name}]'" in text
-            assert not each["builds"]
-        elif not each["runs_on"]:
-            assert f"{each['version']}: builds, cannot run here" in text
+def test_targets_are_a_table_that_fits_and_one_is_shown_with_its_sources() -> None:
+    lines = run_cli("targets").stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    (orin,) = (each.split() for each in lines if each.startswith("jetson-orin-nx "))
+    assert " ".join(orin) == "jetson-orin-nx tensorrt 8.7 fp32 fp16 int8 there 8 Jetson Orin NX"
+    (ahead,) = (each.split() for each in lines if each.startswith("tensorrt-rtx "))
+    assert " ".join(ahead[1:8]) == "tensorrt-rtx 8.0 +3 fp32 fp16 int8 any"
+    one = targets.load("jetson-orin-nx")
+    text = run_cli("targets", one.name).stdout
+    for each in one.sources:
+        assert each.rpartition(", ")[2] in text
+    assert "int8 form             s8s8, over fp16\n" in text
+    assert "dla_cores             2\n" in text
+    shown = run_cli("targets", one.name, "--json")
+    assert json.loads(shown.stdout)["sources"] == list(one.sources)
+    assert json.loads(shown.stdout)["options"] == one.options
+    assert_one_line(run_cli("targets", "jetson-orin-nix"), 2, "did you mean 'jetson-orin-nx'")
 
 
 def test_init_writes_a_recipe_that_is_the_default(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from onnx import TensorProto, helper
 from edgekd import targets
 from edgekd.artifacts import CalibrationTable, OnnxModel
 from edgekd.backends.base import BACKENDS
-from edgekd.errors import QuantizeError, RecipeError
+from edgekd.errors import BuildError, QuantizeError, RecipeError
 from edgekd.quantize.forms import FORMS
-from edgekd.quantize.lint import Finding, lint
+from edgekd.quantize.lint import Finding, capabilities_of, explain, foresee, lint
 from edgekd.quantize.lint.facts import CUSTOM
 from edgekd.quantize.lint.rule import GROUPS, SEVERITIES
 from edgekd.quantize.lint.rules import BY_ID, RULES
@@ -30,7 +30,8 @@ from edgekd.targets import Target
 from tests.quantize.lint_cases import CASES, Case, conv, gemm, shared
 from tests.quantize.lint_graphs import S8, Net
 
-TARGETS = {each.backend: each for each in map(targets.load, targets.names())}
+RULED = ("torch", "onnxruntime-cpu", "openvino-cpu", "tensorrt", "tensorrt-rtx")
+TARGETS = {each.backend: each for each in map(targets.load, RULED)}
 RTX, CPU = TARGETS["tensorrt-rtx"], TARGETS["onnxruntime"]
 CONCERNED = [
     pytest.param(case, backend, id=f"{case.rule}-{case.name}-{backend}")
@@ -269,3 +270,57 @@ def test_what_quantize_writes_has_no_errors_for_its_own_targets(
     for target in OWN[form]:
         errors = [each for each in lint(made.path, target) if each.severity == "error"]
         assert not errors
+
+
+# ── What a runtime says, explained, and foreseen where none can be asked ─────────────────
+
+
+@pytest.mark.parametrize("case", [each for each in CASES if each.rule in ("QDQ001", "OPS001")])
+def test_tensorrt_within_onnx_runtime_is_judged_by_tensorrts_rules(
+    case: Case, tmp_path: Path
+) -> None:
+    for name, rules in (("onnxruntime-tensorrt", "tensorrt"), ("onnxruntime-cuda", "onnxruntime")):
+        found = _lint(case.fails(), tmp_path, targets.load(name))
+        as_ruled = replace(TARGETS[rules], form=targets.load(name).form)
+        expected = _lint(case.fails(), tmp_path, as_ruled)
+        assert [(each.id, each.node) for each in found] == [
+            (each.id, each.node) for each in expected
+        ]
+
+
+def _float_gemm(folder: Path) -> Path:
+    case = next(each for each in CASES if each.rule == "OPS005")
+    onnx.save(case.fails(), folder / "m.onnx")
+    return folder / "m.onnx"
+
+
+def test_a_refusal_is_explained_by_the_rule_that_foresees_it(tmp_path: Path) -> None:
+    path, turing = _float_gemm(tmp_path), targets.load("turing")
+    (found,) = (each for each in lint(path, turing, ("7.5",)) if each.id == "OPS005")
+    said = BuildError("tensorrt_rtx cannot build it", nodes=[found.node])
+    explained = explain(said, path, turing)
+    assert explained.message.startswith("tensorrt_rtx cannot build it; rule OPS005: ")
+    assert explained.hint == found.mend
+    other = BuildError("tensorrt_rtx cannot build it", nodes=["another"])
+    assert explain(other, path, turing) is other
+
+
+def test_what_nothing_here_can_build_is_held_against_the_rules(tmp_path: Path) -> None:
+    path = _float_gemm(tmp_path)
+    with pytest.raises(BuildError, match="turing would refuse node .* rule OPS005: a Gemm|MatMul"):
+        foresee(path, targets.load("turing"))
+    foresee(path, targets.load("jetson-orin-nano"))
+
+
+@pytest.mark.parametrize(
+    ("name", "capabilities"),
+    [
+        ("jetson-thor", ("11.0",)),
+        ("turing", ("7.5",)),
+        ("tensorrt-rtx", ("8.0", "8.6", "8.9", "12.0")),
+        ("tensorrt", ()),
+        ("openvino-cpu", ()),
+    ],
+)
+def test_a_devices_capabilities(name: str, capabilities: tuple[str, ...]) -> None:
+    assert capabilities_of(targets.load(name)) == capabilities

@@ -31,7 +31,8 @@ from edgekd.quantize.lint.rules import BY_ID
 from tests.quantize.lint_cases import CASES, Case, concat, conv, gemm, plain, weight
 from tests.quantize.lint_graphs import S8, U8, U8_POSITIVE, Net
 
-TARGETS = {each.backend: each for each in map(targets.load, targets.names())}
+RULED = ("torch", "onnxruntime-cpu", "openvino-cpu", "tensorrt", "tensorrt-rtx")
+TARGETS = {each.backend: each for each in map(targets.load, RULED)}
 RUNTIMES = ("tensorrt-rtx", "onnxruntime", "openvino")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 

@@ -6,10 +6,10 @@ Needs ``onnx`` alone; no runtime, no GPU.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekd.errors import RecipeError, near_matches
+from edgekd.errors import BuildError, RecipeError, near_matches
 from edgekd.quantize.graphs import title
 from edgekd.quantize.lint.facts import CUSTOM
 from edgekd.quantize.lint.rule import SEVERITIES
@@ -58,6 +58,7 @@ def lint(
         RecipeError: there is no such file or rule, or the target takes no ONNX, or no GPU.
         QuantizeError: it is not an ONNX file.
     """
+    target = _ruled(target)
     if target.backend not in CUSTOM:
         takers = ", ".join(sorted(CUSTOM))
         raise RecipeError(
@@ -87,3 +88,59 @@ def lint(
         for node, detail in rule.check(view)
     ]
     return tuple(sorted(findings, key=lambda each: SEVERITIES.index(each.severity)))
+
+
+_RULES_OF = {
+    "TensorrtExecutionProvider": "tensorrt",
+    "NvTensorRTRTXExecutionProvider": "tensorrt-rtx",
+}
+"""Providers of ONNX Runtime that are another library within, whose rules hold."""
+
+
+def _ruled(target: Target) -> Target:
+    """The target by whose backend's rules a model is judged."""
+    provider = str(target.options.get("provider", ""))
+    return replace(target, backend=_RULES_OF.get(provider, target.backend))
+
+
+def explain(error: BuildError, path: Path, target: Target) -> BuildError:
+    """A runtime's refusal with the rule that foresees it, where there is one.
+
+    Args:
+        error: what the runtime said; its nodes are looked for among the findings.
+        path: of the ONNX file.
+        target: where it was to run.
+    """
+    for found in lint(path, target, capabilities_of(target)):
+        if found.severity == "error" and found.node in error.nodes:
+            told = f"{error.message}; rule {found.id}: {found.detail}, {found.reason}"
+            return BuildError(told, found.mend, nodes=error.nodes)
+    return error
+
+
+def foresee(path: Path, target: Target) -> None:
+    """Holds a model that nothing here can build against the rules.
+
+    Raises:
+        BuildError: the runtime would refuse it.
+    """
+    errors = [
+        each for each in lint(path, target, capabilities_of(target)) if each.severity == "error"
+    ]
+    if errors:
+        worst = errors[0]
+        where = f"node '{worst.node}'" if worst.node else path.name
+        raise BuildError(
+            f"{target.name} would refuse {where}, rule {worst.id}: {worst.detail}, {worst.reason}",
+            worst.mend,
+            nodes=[each.node for each in errors if each.node],
+        )
+
+
+def capabilities_of(target: Target) -> tuple[str, ...]:
+    """The compute capabilities that a target's device names, such as ``8.7``."""
+    return tuple(
+        f"{number[:-1]}.{number[-1]}"
+        for each in target.device.split("+")
+        if (number := each.removeprefix("sm_")) != each
+    )
