@@ -20,18 +20,21 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write(name: str, claim: str, packages: Sequence[str], body: str) -> Path:
-    """Writes and prints ``results/NAME.md``."""
+def write(
+    name: str, claim: str, packages: Sequence[str], body: str, folder: Path = RESULTS
+) -> Path:
+    """Writes and prints ``NAME.md``."""
     facts = host.facts()
     versions = ", ".join(f"{each} {version}" for each, version in installed(packages).items())
     today = dt.datetime.now(tz=dt.UTC).date()
-    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    script = Path(sys.argv[0]).resolve().relative_to(RESULTS.parent.parent.resolve())
+    command = shlex.join(["python", script.as_posix(), *sys.argv[1:]])
     machine = (
         f"{today}; {facts['cpu']}, {facts['cores']} cores, {' '.join(facts['flags'])};"
         f" {facts['system']}, Python {facts['python']}; {versions}."
     )
     text = "\n".join([f"# {claim}", "", f"    {command}", "", machine, "", body.strip(), ""])
-    path = RESULTS / f"{name}.md"
+    path = folder / f"{name}.md"
     path.write_text(text)
     print(text)
     return path

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 DOCUMENTS = sorted(
     each
-    for each in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("benchmarks/results/*.md"))
+    for each in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("benchmarks/*/*.md"))
     if not each.is_relative_to(ROOT / "build")
 )
 

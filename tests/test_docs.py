@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edgekd import preflight
+from edgekd import preflight, targets
+from edgekd.bench import measure
+from edgekd.bundle import read
 from edgekd.cli import COMMANDS, cli
+from edgekd.progress import Nobody
 from edgekd.quantize.lint.rule import GROUPS
 from edgekd.quantize.lint.rules import RULES
-from edgekd.recipe import STANDARD_WEIGHTS, DistillSettings, MemberSettings, TrainSettings
+from edgekd.rebuild import rebuild
+from edgekd.recipe import (
+    STANDARD_WEIGHTS,
+    BenchSettings,
+    DistillSettings,
+    MemberSettings,
+    TensorRtSettings,
+    TrainSettings,
+)
 from edgekd.recipe_file import load
+from tests.backends import fake_tensorrt
+from tests.backends.fake_cuda import FakeCuda
+from tests.backends.fake_tensorrt import FakeTensorRt
 from tests.conftest import ROOT
 from tests.documents import blocks, commands, lint_row, parse
 
-GUIDES = [ROOT / "docs" / f"{name}.md" for name in ("distillation", "data", "quantisation")]
+GUIDES = [
+    ROOT / "docs" / f"{name}.md" for name in ("distillation", "data", "quantisation", "tensorrt")
+]
 DISTILLATION = GUIDES[0].read_text()
 RECIPES = [
     pytest.param(block, id=f"{guide.stem} {number}")
@@ -63,9 +81,18 @@ def test_the_commands_beside_edgekd_s_own_are_known_and_take_what_they_are_given
     from torch.distributed.run import get_args_parser
 
     folders = set()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     for first, *rest in commands(*GUIDES):
-        if first == "edgekd":
+        if first.removeprefix("venv/bin/") == "edgekd":
             folders.add(str(parse(rest).get("scalars")))
+        elif first.removeprefix("venv/bin/") == "pip":
+            assert rest[0] == "install"
+            named = [each for word in rest for each in re.findall(r"edgekd\[([\w,-]+)\]", word)]
+            assert {each for group in named for each in group.split(",")} <= set(extras)
+        elif first in ("sudo", "python3"):
+            assert rest[:2] in (["apt", "install"], ["-m", "venv"])
         elif first == "torchrun":
             given = get_args_parser().parse_args(rest)
             assert given.module
@@ -100,3 +127,44 @@ def test_the_table_of_lint_rules_is_that_of_the_code() -> None:
     text = (ROOT / "docs" / "quantisation.md").read_text().split("\n## Lint rules\n")[1]
     rows = re.findall(r"^\| [A-Z]{3}\d{3} .*$", text.split("\n## ")[0], re.MULTILINE)
     assert rows == [lint_row(each) for group in GROUPS for each in RULES if each.id[:3] == group]
+
+
+def test_every_option_of_tensorrt_is_explained() -> None:
+    table = (ROOT / "docs" / "tensorrt.md").read_text().split("\n## Options\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.+`) \|", table, re.MULTILINE)
+    named = {each for row in rows for each in re.findall(r"`(\w+)`", row)}
+    assert named == set(TensorRtSettings.model_fields)
+
+
+def test_the_targets_that_the_tensorrt_guide_names_exist() -> None:
+    text = (ROOT / "docs" / "tensorrt.md").read_text()
+    named = set(re.findall(r"`((?:jetson|rtx|onnxruntime|turing|l4|a2|a100|h\d+)[\w-]*)`", text))
+    assert named & set(targets.names())
+    assert named - set(targets.names()) <= {"onnxruntime"}
+
+
+def test_the_program_that_opens_an_engine_runs(built: dict[str, Path]) -> None:
+    first, *_ = blocks(ROOT / "docs" / "tensorrt.md", "python")
+    here = first.replace("model.edgekd", str(built["bundle"]))
+    here = here.replace("jetson-orin-nano", "onnxruntime-cpu")
+    known: dict[str, object] = {"images": np.zeros((3, 1, 8, 8), np.uint8)}
+    exec(here, known)
+    assert np.shape(known["logits"]) == (3, 10)
+
+
+def test_the_program_that_uses_a_session_runs_on_a_gpu(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On one that is played, by a bundle whose plans were built for it."""
+    monkeypatch.setattr(measure, "peak_memory", lambda engine, threads: None)
+    monkeypatch.setattr(measure, "_THROUGHPUT_NS", 10_000_000)
+    fake_tensorrt.install(monkeypatch, FakeTensorRt(FakeCuda("sm_89"), "9.9", rtx=True))
+    rebuild(bundle, BenchSettings(samples=20, seconds=0.2, blocks=2, batch=2), Nobody())
+    _, program = blocks(ROOT / "docs" / "tensorrt.md", "python")
+    program = program.replace("model.edgekd", str(bundle))
+    on_gpu = [each["backend"] for each in read(bundle).engines].index("tensorrt-rtx")
+    program = program.replace("engines[0]", f"engines[{on_gpu}]")
+    known: dict[str, object] = {"tensor": np.zeros((3, 1, 8, 8), np.float32)}
+    exec(program, known)
+    assert np.shape(known["outputs"]["logits"]) == (3, 10)  # type: ignore[index]
+    assert all(int(each) > 0 for each in capsys.readouterr().out.split())

@@ -125,7 +125,10 @@ def _target(
         fits = any(each.startswith("sm_") for each in here)
     else:
         fits = not here.isdisjoint(target.device.split("+"))
-    if not found.installed:
+    elsewhere = target.built != "anywhere" and not fits
+    if elsewhere:
+        why = "its ONNX waits in the bundle, for `edgekd verify --rebuild` on the device"
+    elif not found.installed:
         why = f"{target.backend} is missing"
     elif fits:
         why = ""
@@ -139,6 +142,7 @@ def _target(
         "name": target.name,
         "backend": target.backend,
         "builds": found.installed and (fits or (target.built == "anywhere" and not any_gpu)),
+        "elsewhere": elsewhere,
         "runs": found.installed and fits,
         "why": why,
     }
@@ -175,7 +179,12 @@ def _print(found: dict[str, Any]) -> None:
     yes = {True: "yes", False: "no"}
     headings = ("target", "builds", "runs", "why not")
     rows = [
-        (each["name"], yes[each["builds"]], yes[each["runs"]], each["why"])
+        (
+            each["name"],
+            "there" if each["elsewhere"] else yes[each["builds"]],
+            yes[each["runs"]],
+            each["why"],
+        )
         for each in found["targets"]
     ]
     out.table(headings, rows, words=headings)
