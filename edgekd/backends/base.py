@@ -143,12 +143,14 @@ def find(name: str) -> Backend:
 
 
 def require(backend: Backend) -> None:
-    """Refuses a backend of which no distribution is installed, without importing its runtime.
+    """Refuses a backend that is not installed; its runtime is imported only in doubt.
 
     Raises:
         BackendUnavailable: naming the extra that installs it.
     """
-    if set(installed(backend.packages).values()) == {"absent"}:
+    if set(installed(backend.packages).values()) != {"absent"}:
+        return
+    if not backend.probe().installed:  # a system's own packages need not be known as distributions
         raise BackendUnavailable(backend.name, backend.extra, "it is not installed")
 
 

@@ -150,7 +150,7 @@ def _waterfall(found: Findings) -> list[dict[str, Any]]:
 def _notes(found: Findings, engines: Sequence[Mapping[str, Any]]) -> Sequence[str]:
     """What a reader should not have to find out alone."""
     notes = [
-        f"{told[0].upper()}{told[1:]} (p50, one run)."
+        f"{_sentence(told)} (p50, one run)."
         for told in advise([each for each in engines if each["executed"]], found.inspections)
     ]
     for name in found.inspections:
@@ -197,6 +197,11 @@ def _notes(found: Findings, engines: Sequence[Mapping[str, Any]]) -> Sequence[st
                 " the figure is the sample's own."
             )
     return notes
+
+
+def _sentence(words: str) -> str:
+    """With a capital, unless it starts with the name of a precision."""
+    return words if words.startswith(("fp", "int")) else words[0].upper() + words[1:]
 
 
 def _fine_tuning(before: Int8Check, after: Int8Check | None) -> Iterator[str]:

@@ -67,6 +67,9 @@ class FakeTensorRt(SimpleNamespace):
         self.NetworkDefinitionCreationFlag = SimpleNamespace()
         if version.startswith("10.") or rtx:
             self.NetworkDefinitionCreationFlag.STRONGLY_TYPED = 1
+        self.ExecutionContextAllocationStrategy = enum.Enum("Strategy", "STATIC USER_MANAGED")
+        self.TensorIOMode = enum.Enum("TensorIOMode", "INPUT OUTPUT")
+        self.LayerInformationFormat = enum.Enum("LayerInformationFormat", "ONELINE JSON")
         self.IBuilderConfig = type("IBuilderConfig", (_Config,), {})
         if rtx:
             self.IBuilderConfig.set_compute_capability = _set_capability  # type: ignore[attr-defined]
@@ -196,6 +199,7 @@ class _Builder:
             "gpus": [*config.capabilities.values()]
             or [self.library.device.gpu().sm.upper().replace("_", "")],
             "host_code": "VERSION_COMPATIBLE" in config.flags,
+            "profile": config.profiles[0],
         }
         self.library.built.append(vars(config) | facts | {"timed": config.cache})
         head = json.dumps(facts).encode()
@@ -263,10 +267,10 @@ class _Runtime:
         if facts["host_code"] and not self.engine_host_code_allowed:
             self.log.log(_Logger.ERROR, "host code is not allowed")
             return None
-        return _engine(self.library, plan[12 + size :])
+        return _engine(self.library, plan[12 + size :], facts["profile"])
 
 
-def _engine(library: FakeTensorRt, model: bytes) -> Any:
+def _engine(library: FakeTensorRt, model: bytes, profile: dict[str, Any]) -> Any:
     session = ort._session(model, _options(), "the plan")
     opened = ort.OrtSession(session)
 
@@ -274,7 +278,32 @@ def _engine(library: FakeTensorRt, model: bytes) -> Any:
         found = opened.run({name: np.array(each) for name, each in feeds.items()})
         return {name: np.asarray(each) + library.wrong for name, each in found.items()}
 
-    return _Engine(library.device, opened.inputs, opened.outputs, compute, library)
+    engine = _Engine(library.device, opened.inputs, opened.outputs, compute, library)
+    engine.profile, engine.layers = profile, _layers(onnx.load_from_string(model))
+    return engine
+
+
+def _layers(proto: onnx.ModelProto) -> list[dict[str, Any]]:
+    """What an inspector tells of convolutions and products, as TensorRT 10 writes it."""
+    made_by = {name: node for node in proto.graph.node for name in node.output}
+    halves = any(each.data_type == onnx.TensorProto.FLOAT16 for each in proto.graph.initializer)
+    layers = []
+    for node in proto.graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
+            source = made_by.get(node.input[0])
+            quantised = source is not None and source.op_type == "DequantizeLinear"
+            word = "Int8" if quantised else "Half" if halves else "Float"
+            tensor = {"Name": "x", "Dimensions": [1], "Format/Datatype": word}
+            layers.append(
+                {
+                    "Name": node.name,
+                    "LayerType": "CaskConvolution",
+                    "Inputs": [tensor],
+                    "Outputs": [tensor],
+                    "Metadata": f"[ONNX Layer: {node.name}]",
+                }
+            )
+    return layers
 
 
 class _Engine(FakeEngine):
@@ -282,6 +311,8 @@ class _Engine(FakeEngine):
         super().__init__(device, inputs, outputs, compute)
         self.library = library
         self.capturable = True if library.rtx else None
+        self.profile: dict[str, Any] = {}
+        self.layers: list[dict[str, Any]] = []
 
     def get_tensor_dtype(self, name: str) -> Any:
         return _DataType(super().get_tensor_dtype(name))
@@ -295,6 +326,24 @@ class _Engine(FakeEngine):
         if given and context is not None:
             context.get_runtime_config = lambda: given[0]  # type: ignore[attr-defined]
         return context
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self.inputs) + len(self.outputs)
+
+    def get_tensor_name(self, index: int) -> str:
+        return [*self.inputs, *self.outputs][index].name
+
+    def get_tensor_mode(self, name: str) -> Any:
+        modes = self.library.TensorIOMode
+        return modes.INPUT if name in {each.name for each in self.inputs} else modes.OUTPUT
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> Any:
+        return self.profile[name]
+
+    def create_engine_inspector(self) -> Any:
+        told = json.dumps({"Layers": self.layers, "Bindings": []})
+        return SimpleNamespace(execution_context=None, get_engine_information=lambda form: told)
 
 
 class _RuntimeConfig:

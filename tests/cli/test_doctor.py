@@ -89,7 +89,7 @@ def test_without_a_gpu_what_is_unknown_and_impossible_is_said(
         "reason": "CUDA is unavailable: no NVIDIA GPU with a working driver was found",
     }
     rows = _targets(found)
-    why = "it is for sm_87, and tensorrt has no device here"
+    why = "its ONNX waits in the bundle, for `edgekd verify --rebuild` on the device"
     assert rows["jetson-orin-nx"] == (False, False, why)
     assert rows["tensorrt"][:2] == (False, False)
     assert rows["rtx-40"][:2] == (True, False)

@@ -89,7 +89,8 @@ def test_whether_int8_helped_is_advised_on(facts: dict[str, Any]) -> None:
     advice = advise(executed)
     assert len(advice) == 2
     for told in advice:
-        assert f"{told[0].upper()}{told[1:]} (p50, one run)." in facts["notes"]
+        assert told.startswith("int8 is ")
+        assert f"{told} (p50, one run)." in facts["notes"]
 
 
 def test_engines_that_wait_for_their_device_are_not_said_to_be_built(
