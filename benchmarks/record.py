@@ -26,7 +26,7 @@ def write(
     """Writes and prints ``NAME.md``."""
     facts = host.facts()
     versions = ", ".join(f"{each} {version}" for each, version in installed(packages).items())
-    today = dt.datetime.now(tz=dt.UTC).date()
+    today = dt.datetime.now(tz=dt.timezone.utc).date()
     script = Path(sys.argv[0]).resolve().relative_to(RESULTS.parent.parent.resolve())
     command = shlex.join(["python", script.as_posix(), *sys.argv[1:]])
     machine = (

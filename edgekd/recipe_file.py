@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import tomllib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -12,6 +12,11 @@ from pydantic import ValidationError
 
 from edgekd.errors import RecipeError, near_matches
 from edgekd.recipe import DATA_FILES, PRETRAINED, TEACHER_FILES, Recipe
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 def load(

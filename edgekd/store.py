@@ -61,8 +61,12 @@ def sha256_of(value: Any) -> str:
 
 def hash_file(path: Path) -> FileHash:
     """Size and sha256 of a file."""
+    digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
-        return FileHash(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        while part := file.read(1 << 20):
+            digest.update(part)
+            size += len(part)
+    return FileHash(size, digest.hexdigest())
 
 
 def installed(packages: Sequence[str]) -> dict[str, str]:

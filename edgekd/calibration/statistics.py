@@ -52,7 +52,8 @@ class Histogram:
     def at(self, width: float) -> Counts:
         """The counts of bins that are wider by a power of two, or as wide."""
         if self.width in (0.0, width):
-            return self.counts.copy()
+            same: Counts = self.counts.copy()
+            return same
         merged = np.zeros_like(self.counts)
         inside = self.counts.reshape(-1, int(min(width / self.width, BINS))).sum(1)
         merged[: len(inside)] = inside
