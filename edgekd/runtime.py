@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd import bundle as bundles
-from edgekd.backends.base import find, run_any
+from edgekd.backends.base import GpuOptions, find, run_any
 from edgekd.bundle import Bundle
 from edgekd.errors import (
     BackendUnavailable,
@@ -37,14 +37,20 @@ class Engine:
         shape: channels, height, width of one image.
     """
 
-    def __init__(self, bundle: Bundle, record: Mapping[str, Any], threads: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        record: Mapping[str, Any],
+        threads: int,
+        gpu: GpuOptions | None = None,
+    ) -> None:
         self.classes = bundle.classes
         self.target: str = record["target"]
         self.precision: str = record["precision"]
         self._bundle = bundle
         self._record = record
         self._file = bundle.engine(record)
-        self._session = find(record["backend"]).open(self._file, threads)
+        self._session = find(record["backend"]).open(self._file, threads, gpu)
         self._input = self._session.inputs[0]
         self._output = self._session.outputs[0]
         self._preprocessing = bundle.preprocessing
@@ -123,6 +129,7 @@ def load(
     target: str | None = None,
     precision: str | None = None,
     threads: int = 1,
+    gpu: GpuOptions | None = None,
 ) -> Engine:
     """Opens a bundle's best measured engine that can run here; its hashes are checked first.
 
@@ -131,6 +138,8 @@ def load(
         target: only this target's engines.
         precision: only engines of this precision.
         threads: for one inference.
+        gpu: how it is run on a GPU, see ``edgekd.backends.base.GpuOptions``; None for what the
+            engine was built with.
 
     Raises:
         BundleError: no bundle, or none of its engines is as asked for.
@@ -152,7 +161,7 @@ def load(
     refusals: list[BackendUnavailable | EngineIncompatible] = []
     for record in records:
         try:
-            return Engine(bundle, record, threads)
+            return Engine(bundle, record, threads, gpu)
         except (BackendUnavailable, EngineIncompatible) as error:
             refusals.append(error)
     raise refusals[0]

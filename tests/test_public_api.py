@@ -14,7 +14,7 @@ SIGNATURES = {
     "build": "(recipe: 'Recipe', out: 'Path', *, store: 'Store | None' = None,"
     " watcher: 'Watcher | None' = None, command: 'str' = 'edgekd.build(...)') -> 'Result'",
     "load": "(path: 'str | Path', target: 'str | None' = None, precision: 'str | None' = None,"
-    " threads: 'int' = 1) -> 'Engine'",
+    " threads: 'int' = 1, gpu: 'GpuOptions | None' = None) -> 'Engine'",
 }
 ENGINE = ["check_golden", "close"]
 BUNDLE = [

@@ -48,6 +48,11 @@ _TIMED_ON = 64
 )
 @click.option("--form", type=click.Choice(_FORMS), help="In place of the target's own.")
 @click.option(
+    "--base",
+    type=click.Choice(["fp32", "fp16"]),
+    help="What computes between int8; the target's own, if not given.",
+)
+@click.option(
     "--ranges",
     metavar="TABLE",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -90,6 +95,7 @@ def quantize(
     name: str,
     output: Path,
     form: str | None,
+    base: str | None,
     ranges: Path | None,
     method: Method | None,
     percentile: float | None,
@@ -121,11 +127,19 @@ def quantize(
             f"{name} runs no int8 model", "name another target, or a --form", path="--target"
         )
     _check_flags(form, ranges, method, percentile, max_drop, max_divergence)
+    if base == "fp16" and form not in bring.OVER_HALF:
+        raise RecipeError(
+            f"form {form} is over float32 alone",
+            f"leave it out, or name a form among {', '.join(bring.OVER_HALF)}",
+            path="--base fp16",
+        )
+    half = form in bring.OVER_HALF and (base or target.base) == "fp16"
     if not model.is_file():
         raise RecipeError("there is no such file", path=str(model))
     _check_places(model, output)
     wishes = bring.Wishes(
         form=form,
+        half=half,
         calibration=calibration,
         source=data,
         ranges=ranges,
@@ -144,9 +158,11 @@ def quantize(
         written = bring.publish(brought, output)
     met = brought.sensitivity is None or _meets(brought, wishes)
     if as_json:
-        out.document(_facts(brought, target, form, written, met))
+        out.document(
+            {**_facts(brought, target, form, written, met), "base": "fp16" if half else "fp32"}
+        )
     else:
-        _tell(brought, target, form, written, met)
+        _tell(brought, target, form, half, written, met)
     return 0 if met else 1
 
 
@@ -288,7 +304,9 @@ def _facts(
     }
 
 
-def _tell(brought: Brought, target: Target, form: str, written: list[Path], met: bool) -> None:
+def _tell(
+    brought: Brought, target: Target, form: str, half: bool, written: list[Path], met: bool
+) -> None:
     from edgekd.calibration.methods import label
 
     table, proof = brought.table, brought.proof
@@ -310,7 +328,8 @@ def _tell(brought: Brought, target: Target, form: str, written: list[Path], met:
         _tell_mixes(brought.sensitivity)
     done = brought.products - len(brought.kept_float)
     method = f", ranges by {label(table.method, table.percentile)}" if table is not None else ""
-    click.echo(f"{form} for {target.name}: {done} of {brought.products} products{method}")
+    over = " over fp16" if half else ""
+    click.echo(f"{form}{over} for {target.name}: {done} of {brought.products} products{method}")
     for node, why in list(brought.kept_float.items())[:_SHOWN]:
         click.echo(f"  {node} stays in float: {why}")
     if len(brought.kept_float) > _SHOWN:

@@ -30,6 +30,8 @@ from edgekd.store import hash_file
 FP16 = "fp16"
 TWINS = ("s8s8", "u8s8")
 """The forms that are compared with each other, since the same ranges make them."""
+OVER_HALF = ("s8s8", "f8")
+"""The forms whose biases are float, so that all of what is not quantised can be float16."""
 PROVED_ON = 256
 """Samples at most."""
 
@@ -42,6 +44,7 @@ class Wishes:
 
     Attributes:
         form: of ``forms.FORMS``, or ``fp16``.
+        half: what is not quantised computes in float16, see ``OVER_HALF``.
         calibration: a set's manifest, or ``npz:FILE``.
         source: in place of the one that the manifest names.
         ranges: a table of ranges, or TensorRT's cache, in place of a pass over the samples.
@@ -57,6 +60,7 @@ class Wishes:
 
     form: str
     calibration: str
+    half: bool = False
     source: str | None = None
     ranges: Path | None = None
     method: Method = "auto"
@@ -150,7 +154,13 @@ def bring(
                 made[form] = quantize(
                     prepared, table, form, _folder(work, form), progress, keep_float=kept
                 )
-        proven = _measure(prepared, made, proved_on, watcher)
+        shown = dict(made)
+        if wishes.half:
+            with _step(watcher, "float16"):
+                exact = made[wishes.form]
+                made[wishes.form] = to_fp16(exact, _folder(work, f"{wishes.form}.fp16"))
+                shown[wishes.form] = emulate(exact, _folder(work, f"{wishes.form}.emulated"))
+        proven = _measure(prepared, shown, proved_on, watcher)
     proof.hold(proven, [wishes.form], wishes.least, path.name)
     form = made[wishes.form]
     products, reasons = _reasons(prepared, form, table, wishes.keep_float, kept)

@@ -16,10 +16,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgekd import targets
 from edgekd.backends import ort
 from edgekd.calibration import table as tables
 from edgekd.cli import _run
 from edgekd.quantize import bring, graphs
+from edgekd.quantize.lint import lint
 from tests.conftest import run_cli
 from tests.quantize import foreign
 from tests.quantize.foreign import FOREIGN, Array, model, node, random
@@ -108,6 +110,48 @@ def test_every_form(form: str, target: str, give: Give, capsys: pytest.CaptureFi
     assert facts["form"] == form
     assert facts["proof"]["sqnr_to_fp32"][form] > 15
     assert given.made() == ["made.onnx"] + ["made.table.json"] * (form != "fp16")
+
+
+@pytest.mark.parametrize(
+    ("form", "target", "base", "half"),
+    [
+        ("s8s8", "tensorrt-rtx", None, True),
+        ("s8s8", "tensorrt-rtx", "fp32", False),
+        ("f8", "rtx-40", None, True),
+        ("s8s8", "onnxruntime-cpu", None, False),
+        ("s8s8", "onnxruntime-cpu", "fp16", True),
+    ],
+)
+def test_what_is_not_quantised_is_float16_where_the_target_has_it_so(
+    form: str,
+    target: str,
+    base: str | None,
+    half: bool,
+    give: Give,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = give("convolution")
+    more = [] if base is None else ["--base", base]
+    assert _run(given.arguments("--form", form, *more, "--json", target=target)) == 0
+    facts = _facts(capsys)
+    assert facts["base"] == ("fp16" if half else "fp32")
+    assert facts["proof"]["sqnr_to_fp32"][form] > 15
+    graph = onnx.load(given.out).graph
+    floats = {each.data_type for each in graph.initializer} - {TensorProto.INT8, TensorProto.INT64}
+    floats -= {TensorProto.FLOAT8E4M3FN}
+    assert floats == {TensorProto.FLOAT16 if half else TensorProto.FLOAT}
+    assert [each.type.tensor_type.elem_type for each in graph.input] == [TensorProto.FLOAT]
+    if target != "onnxruntime-cpu":
+        found = lint(given.out, targets.load(target))
+        errors = {each.id for each in found if each.severity == "error"}
+        assert errors <= {"SHP001"}  # the model leaves height and width free
+
+
+def test_a_form_that_is_over_float32_alone_is_told(
+    give: Give, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(give("convolution").arguments("--base", "fp16")) == 2
+    assert "--base fp16: form u8s8 is over float32 alone: leave it out" in capsys.readouterr().err
 
 
 def test_what_is_printed(give: Give, capsys: pytest.CaptureFixture[str]) -> None:
@@ -366,7 +410,7 @@ def _baked_batch(path: Path) -> None:
         (_cut_short, ["is not an ONNX file, or only a part"]),
         (lambda path: path.write_text("hello"), ["is not an ONNX file"]),
         (_with_node("Foo", "com.acme"), ["node 'odd'", "custom operator Foo of 'com.acme'"]),
-        (_quantised, ["quantised already", "QuantizeLinear"]),
+        (_quantised, ["quantised already", "DequantizeLinear"]),
         (_elsewhere, ["given.bin, which is not beside it"]),
         (_baked_batch, ["ONNX Runtime cannot run the model", "Reshape"]),
     ],

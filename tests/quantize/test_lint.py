@@ -238,7 +238,7 @@ OWN: Mapping[str, tuple[Target, ...]] = {
     "s8s8": (RTX, TARGETS["tensorrt"]),
     "u8s8": (CPU, TARGETS["openvino"]),
     "a8s8": (replace(CPU, form="a8s8"),),
-    "f8": (replace(RTX, options={**RTX.options, "compute_capabilities": ("8.9", "12.0")}),),
+    "f8": (targets.load("rtx-40"), targets.load("rtx-50"), targets.load("jetson-thor")),
 }
 BOUND = st.floats(0, 2.0**99, allow_subnormal=False) | st.sampled_from([0.0, 1e-45, 1e-38, 6.0])
 

@@ -71,9 +71,7 @@ def lint(
             raise RecipeError(
                 f"no rule is called '{each}'", near_matches(each, BY_ID), path="--ignore"
             )
-    own = target.options.get("compute_capabilities", ())
-    assert isinstance(own, tuple)
-    view = read(path, target, capabilities or own)
+    view = read(path, target, capabilities or capabilities_of(target))
     findings = [
         Finding(
             id=rule.id,
@@ -111,7 +109,7 @@ def explain(error: BuildError, path: Path, target: Target) -> BuildError:
         path: of the ONNX file.
         target: where it was to run.
     """
-    for found in lint(path, target, capabilities_of(target)):
+    for found in lint(path, target):
         if found.severity == "error" and found.node in error.nodes:
             told = f"{error.message}; rule {found.id}: {found.detail}, {found.reason}"
             return BuildError(told, found.mend, nodes=error.nodes)
@@ -124,9 +122,7 @@ def foresee(path: Path, target: Target) -> None:
     Raises:
         BuildError: the runtime would refuse it.
     """
-    errors = [
-        each for each in lint(path, target, capabilities_of(target)) if each.severity == "error"
-    ]
+    errors = [each for each in lint(path, target) if each.severity == "error"]
     if errors:
         worst = errors[0]
         where = f"node '{worst.node}'" if worst.node else path.name
