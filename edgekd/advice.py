@@ -79,7 +79,7 @@ def _compared(lower: Line, best: Line, target: str, inspection: Inspection | Non
     if not _told(lower, best):
         return f"too few samples to tell whether {precision} is faster than {other} on {target}"
     ratio = lower["latency_ns"]["p50"] / best["latency_ns"]["p50"]
-    accuracy = _accuracy(lower, best)
+    accuracy = _accuracy(lower)
     if _faster(lower, best):
         return f"{precision} is {1 / ratio:.2f}× as fast as {other} on {target}{accuracy}"
     facts = [f"{ratio:.2f}× its latency" + (", intervals overlap" if ratio < 1 else "")]
@@ -101,18 +101,15 @@ def _inside(precision: str, inspection: Inspection | None) -> list[str]:
     return facts
 
 
-def _accuracy(lower: Line, best: Line) -> str:
-    """What the lower precision costs, where its loss to the teacher can be told from none."""
-    if lower["to_teacher"] is None or best["to_teacher"] is None:
-        return ""
-    loss, reference = _loss(lower), _loss(best)
-    if not loss:
-        return ""
-    kept = f"{reference:.2f}" if reference else "none that can be told"
-    return f", and loses {loss:.2f} points to the teacher where {best['precision']} loses {kept}"
+def _accuracy(lower: Line) -> str:
+    """What the lower precision costs, where its loss to the fp32 student can be told from none.
 
-
-def _loss(line: Line) -> float:
-    """Points lost to the teacher; 0 where the interval holds 0 or lies above it."""
-    delta, _, high = line["to_teacher"]
-    return -delta if high < 0 else 0.0
+    That difference is paired by image; two losses to the teacher, one told from none and one not,
+    would say nothing of the difference between them.
+    """
+    if lower["to_student"] is None:
+        return ""
+    delta, low, high = lower["to_student"]
+    if high >= 0:
+        return ""
+    return f", and loses {-delta:.2f} points [{-high:.2f}, {-low:.2f}] to the fp32 student"
