@@ -32,7 +32,6 @@ def apply(target: Target, given: Mapping[str, Any]) -> Target:
             "min_batch, opt_batch and max_batch must each be at least the one before",
             field=TABLE,
         )
-    options |= zip(BATCHES, (least, best, most), strict=True)
     core, cores = options.get("dla_core"), options.get("dla_cores", 0)
     if core is not None and core >= cores:
         has = f"{cores}, numbered from 0" if cores else "none"
@@ -41,6 +40,18 @@ def apply(target: Target, given: Mapping[str, Any]) -> Target:
             "leave it out, or choose another target",
             field=f"{TABLE}.dla_core",
         )
+    if (
+        core is not None
+    ):  # it takes one batch alone (NVIDIA, "DLA Supported Layers and Restrictions")
+        asked = {int(given[name]) for name in BATCHES if given.get(name) is not None}
+        if len(asked) > 1:
+            raise RecipeError(
+                f"an accelerator takes one batch size, not {' and '.join(map(str, sorted(asked)))}",
+                "give opt_batch alone",
+                field=TABLE,
+            )
+        least = best = most = next(iter(asked), best)
+    options |= zip(BATCHES, (least, best, most), strict=True)
     if "compute_capabilities" in options:
         for name in ("hardware_compatible", "version_compatible"):
             if options.get(name, False) not in (False, "none"):

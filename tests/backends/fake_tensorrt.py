@@ -68,6 +68,7 @@ class FakeTensorRt(SimpleNamespace):
         if version.startswith("10.") or rtx:
             self.NetworkDefinitionCreationFlag.STRONGLY_TYPED = 1
         self.ExecutionContextAllocationStrategy = enum.Enum("Strategy", "STATIC USER_MANAGED")
+        self.OnnxParserFlag = enum.Enum("OnnxParserFlag", "ADJUST_FOR_DLA")
         self.TensorIOMode = enum.Enum("TensorIOMode", "INPUT OUTPUT")
         self.LayerInformationFormat = enum.Enum("LayerInformationFormat", "ONELINE JSON")
         self.IBuilderConfig = type("IBuilderConfig", (_Config,), {})
@@ -210,6 +211,9 @@ class _Parser:
     def __init__(self, library: FakeTensorRt, network: Any, log: Any) -> None:
         self.library, self.network, self.log = library, network, log
         self.errors: list[Any] = []
+
+    def set_flag(self, flag: Any) -> None:
+        self.library.log[flag.name] += 1
 
     @property
     def num_errors(self) -> int:

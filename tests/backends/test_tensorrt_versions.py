@@ -220,7 +220,9 @@ def test_a_layer_of_a_jetson_goes_to_its_accelerator(
     assert fake.built[0]["flags"] == {"GPU_FALLBACK"}
     assert fake.built[0]["DLA_core"] == 1
     assert fake.built[0]["default_device_type"].name == "DLA"
+    assert fake.log["ADJUST_FOR_DLA"] == 1
     assert engine.options["dla_core"] == "1"
+    assert {engine.options[f"{each}_batch"] for each in ("min", "opt", "max")} == {"1"}
 
 
 # ── Refusals ─────────────────────────────────────────────────────────────────────────────

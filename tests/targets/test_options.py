@@ -57,6 +57,15 @@ def test_an_accelerator_that_is_not_there_is_refused(name: str, core: int, told:
     assert apply(targets.load("jetson-agx-orin"), NONE | {"dla_core": 1}).options["dla_core"] == 1
 
 
+def test_an_accelerator_takes_one_batch() -> None:
+    orin = targets.load("jetson-agx-orin")
+    for given_sizes, batch in (({}, 1), ({"opt_batch": 4}, 4), ({"max_batch": 8}, 8)):
+        found = apply(orin, NONE | {"dla_core": 0} | given_sizes)
+        assert {found.options[each] for each in BATCHES} == {batch}
+    with pytest.raises(RecipeError, match="takes one batch size, not 2 and 4: give opt_batch"):
+        apply(orin, NONE | {"dla_core": 0, "opt_batch": 2, "max_batch": 4})
+
+
 @pytest.mark.parametrize(
     "option", [{"hardware_compatible": "ampere+"}, {"version_compatible": True}]
 )

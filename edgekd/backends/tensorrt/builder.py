@@ -64,6 +64,8 @@ def build(
     builder: trt.Builder = library.Builder(log)
     network: trt.INetworkDefinition = builder.create_network(can.network_flags)
     parser: trt.OnnxParser = library.OnnxParser(network, log)
+    if int(_option(target, "dla_core", -1)) >= 0:
+        parser.set_flag(library.OnnxParserFlag.ADJUST_FOR_DLA)  # shapes as the accelerator has them
     if not parser.parse_from_file(str(path)):
         raise _refusal(library, path, parser)
     config: trt.IBuilderConfig = builder.create_builder_config()
