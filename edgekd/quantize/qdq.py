@@ -104,7 +104,7 @@ def quantize(
 
 def _hash(table: CalibrationTable) -> str:
     """sha256 of the ranges, whatever their order."""
-    ranges = {name: list(each) for name, each in table.ranges.items()}
+    ranges = {name: [float(bound) for bound in each] for name, each in table.ranges.items()}
     return hashlib.sha256(json.dumps(ranges, sort_keys=True).encode()).hexdigest()
 
 
