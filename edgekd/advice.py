@@ -47,7 +47,7 @@ def _on(target: str, lines: Sequence[Line], inspections: Mapping[str, Inspection
         for each in lines
         if not each["executed"]
     ]
-    timed = [each for each in lines if each["latency_ns"]]
+    timed = [each for each in lines if each["latency_ns"]]  # one target's, so of one batch
     for place, lower in enumerate(timed[1:], 1):
         best = _fastest(timed[:place])
         said.append(_compared(lower, best, target, inspections.get(lower["name"])))

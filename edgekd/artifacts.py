@@ -457,6 +457,7 @@ class Measurement:
     """One engine's timings.
 
     Attributes:
+        batch: images in each timed call: 1, or the least that the engine takes.
         samples: timed calls.
         latency_ns: p50, p90, p99, p99_9 and max.
         interval_ns: the 95 % interval of each percentile; None where samples are too few.
@@ -469,6 +470,7 @@ class Measurement:
     """
 
     engine: str
+    batch: int
     samples: int
     latency_ns: Mapping[str, int]
     interval_ns: Mapping[str, tuple[int, int] | None]

@@ -13,6 +13,7 @@
     │   └── DeviceError         a call of a GPU's driver failed
     ├── BackendUnavailable   3      a runtime is not installed, or cannot run here
     ├── EngineIncompatible   4      an engine does not belong on this machine
+    │   └── HostCodeRefused  4      it brings code for the CPU, which nobody allowed
     └── BundleError          2      not a bundle
         └── CorruptBundle    4      a bundle whose files are not what its manifest says
 
@@ -154,6 +155,10 @@ class EngineIncompatible(EdgekdError):
         )
         self.expected = expected
         self.found = found
+
+
+class HostCodeRefused(EngineIncompatible):
+    """An engine brings code that would run on the CPU, and the user has not allowed that."""
 
 
 class BundleError(EdgekdError):

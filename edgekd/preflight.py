@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from edgekd import data, models, targets
@@ -9,6 +10,7 @@ from edgekd.backends.base import find, require
 from edgekd.backends.cuda import sm_here
 from edgekd.backends.tensorrt import BACKENDS as TENSORRT
 from edgekd.backends.tensorrt import is_elsewhere
+from edgekd.backends.tensorrt.sidecar import HOST_CODE
 from edgekd.bundle import SUFFIX, check_place
 from edgekd.errors import BackendUnavailable, RecipeError, near_matches
 from edgekd.models import members
@@ -53,6 +55,7 @@ def check(recipe: Recipe, out: Path) -> list[Target]:
             )
         if target.backend in TENSORRT:
             target = options.apply(target, recipe.tensorrt.canonical())
+            _check_host_code(target)
         if not set(target.precisions) & set(recipe.engines.precisions):
             raise RecipeError(
                 f"{target.name} is built in none of {', '.join(recipe.engines.precisions)}",
@@ -60,7 +63,7 @@ def check(recipe: Recipe, out: Path) -> list[Target]:
                 field="engines.precisions",
             )
         chosen.append(target)
-        if target.backend in TENSORRT and is_elsewhere(target, [sm_here()]):
+        if target.backend in TENSORRT and is_elsewhere(target, sm_here()):
             continue  # its engines are built there: nothing of it need be here
         backend = find(target.backend)
         require(backend)
@@ -76,6 +79,21 @@ def check(recipe: Recipe, out: Path) -> list[Target]:
     require(find("onnxruntime"))  # calibration, and the export's check
     _check_losses(recipe)
     return chosen
+
+
+def _check_host_code(target: Target) -> None:
+    """Refuses plans that this machine would build and not be let run.
+
+    Raises:
+        RecipeError: saying how to allow it.
+    """
+    allowed = os.environ.get(HOST_CODE) == "1"
+    if target.options.get("version_compatible") and not allowed and sm_here():
+        raise RecipeError(
+            "its plans bring code for the CPU, which must be allowed to run here",
+            f"set {HOST_CODE}=1, or leave it out",
+            field="tensorrt.version_compatible",
+        )
 
 
 def _check_losses(recipe: Recipe) -> None:

@@ -26,8 +26,8 @@ from edgekd.artifacts import (
     QuantizedModel,
     TeacherLogits,
 )
+from edgekd.backends import cuda
 from edgekd.backends.base import find
-from edgekd.backends.cuda import sm_here
 from edgekd.backends.tensorrt import BACKENDS as TENSORRT
 from edgekd.backends.tensorrt import UNBUILT, TensorRt
 from edgekd.backends.tensorrt.inspector import Inspected
@@ -209,7 +209,8 @@ class Stages:
 
         key: dict[str, Any] = {"role": role, "target": dataclasses.asdict(target)}
         if target.device != "cpu":  # whether it can run here, and what "cuda" means here
-            key["gpu"] = sm_here()
+            found = cuda.here()
+            key["gpu"] = [*backend.probe().devices, found and dataclasses.asdict(found)]
         precision = "fp32" if isinstance(model, Checkpoint) else model.precision
         label = f"engine {role}/{target.name}/{precision}"
         stage = Stage("engine", 2, key, backend.packages)
@@ -307,7 +308,7 @@ class Stages:
         inputs: dict[str, Artifact] = {"data": dataset, **{each.name: each for each in engines}}
         packages = sorted({name for each in engines for name in find(each.backend).packages})
         key = {"bench": settings.canonical(), "host": host.facts()}
-        stage = Stage("bench", 2, key, packages)
+        stage = Stage("bench", 3, key, packages)
         return self.run("bench", stage, inputs, Measurements, produce)
 
     def run(

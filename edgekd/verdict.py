@@ -42,6 +42,7 @@ def row(engine: EngineFile, measured: Mapping[str, Measurement]) -> Row:
         "agreement": None,
         "to_teacher": None,
         "to_student": None,
+        "batch": None,
         "latency_ns": None,
         "throughput_per_s": None,
         "peak_memory_bytes": None,
@@ -50,6 +51,7 @@ def row(engine: EngineFile, measured: Mapping[str, Measurement]) -> Row:
     }
     if timing is not None:
         line |= {
+            "batch": timing.batch,
             "latency_ns": dict(timing.latency_ns),
             "interval_ns": dict(timing.interval_ns),
             "untold": list(timing.untold),
@@ -65,8 +67,8 @@ def row(engine: EngineFile, measured: Mapping[str, Measurement]) -> Row:
 def _speedup(
     measured: Mapping[str, Measurement], reference: str, timing: Measurement
 ) -> float | None:
-    """The ratio of p50 latencies of one run."""
-    if reference not in measured:
+    """The ratio of p50 latencies of one run; None where they are of other batches."""
+    if reference not in measured or measured[reference].batch != timing.batch:
         return None
     return measured[reference].latency_ns["p50"] / timing.latency_ns["p50"]
 
@@ -80,8 +82,9 @@ def judge(line: Mapping[str, Any], budget: BudgetSettings) -> Row:
         deadline = 1e3 / budget.fps
         bounds = line["interval_ns"][DEADLINE_PERCENTILE]
         spread = f" [{bounds[0] / 1e6:.3g}, {bounds[1] / 1e6:.3g}]" if bounds else ""
+        frames = "" if line["batch"] == 1 else f" for a batch of {line['batch']}"
         text = (
-            f"{DEADLINE_PERCENTILE} latency of {name} is {latency:.3g} ms{spread};"
+            f"{DEADLINE_PERCENTILE} latency of {name} is {latency:.3g} ms{spread}{frames};"
             f" {budget.fps:g} frames a second allow {deadline:.3g} ms"
         )
         if DEADLINE_PERCENTILE in line["untold"]:
@@ -107,7 +110,8 @@ def prefer(lines: Sequence[Mapping[str, Any]], budget: BudgetSettings) -> tuple[
     """The engine to ship, by name, and its verdict.
 
     Of the student's engines that were run and measured, those that meet the budget come first
-    and the lowest p50 latency wins, whatever its precision. Where none was run, the first
+    and the lowest p50 latency wins, whatever its precision; one that takes larger batches alone
+    comes after those. Where none was run, the first
     engine is named and nothing is claimed of it.
     """
     candidates = [
@@ -121,6 +125,7 @@ def prefer(lines: Sequence[Mapping[str, Any]], budget: BudgetSettings) -> tuple[
             candidates,
             key=lambda each: (
                 judged[each["name"]]["status"] != "pass",
+                each["batch"] != 1,
                 each["latency_ns"]["p50"],
             ),
         )

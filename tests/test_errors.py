@@ -16,7 +16,8 @@ def _drawn() -> dict[str, tuple[str, int | None]]:
     path: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
         found = re.match(
-            r"^(    [│├└─ ]*)(\w+(?:Error|Unavailable|Incompatible|Bundle))\s+(\d)?", line + " "
+            r"^(    [│├└─ ]*)(\w+(?:Error|Unavailable|Incompatible|Refused|Bundle))\s+(\d)?",
+            line + " ",
         )
         if not found:
             continue

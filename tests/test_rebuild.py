@@ -6,20 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from edgekd import bundle as bundles
 from edgekd import rebuild as module
-from edgekd import runtime
+from edgekd import runtime, targets
+from edgekd.artifacts import OnnxModel
+from edgekd.backends.base import find
+from edgekd.backends.tensorrt import library
 from edgekd.bench import measure
 from edgekd.bundle import read
 from edgekd.cli import cli
-from edgekd.errors import BuildError, BundleError, CorruptBundle
+from edgekd.errors import BackendUnavailable, BuildError, BundleError, CorruptBundle
 from edgekd.progress import Nobody
 from edgekd.rebuild import rebuild
 from edgekd.recipe import BenchSettings
+from edgekd.targets import options
 from tests.backends import fake_tensorrt
 from tests.backends.fake_cuda import FakeCuda
 from tests.backends.fake_tensorrt import FakeTensorRt
@@ -46,6 +49,12 @@ def _rtx(bundle: Path) -> list[Any]:
     return [each for each in read(bundle).engines if each["target"] == "tensorrt-rtx"]
 
 
+def _change(bundle: Path, change: Any) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    change(manifest)
+    (bundle / "manifest.json").write_text(bundles.sealed(manifest))
+
+
 def test_plans_that_do_not_fit_are_built_again_and_run(bundle: Path, rtx: FakeTensorRt) -> None:
     before = {each["precision"]: each["sha256"] for each in _rtx(bundle)}
     found = rebuild(bundle, QUICK, Nobody())
@@ -59,7 +68,7 @@ def test_plans_that_do_not_fit_are_built_again_and_run(bundle: Path, rtx: FakeTe
     opened.check()
     for record in _rtx(bundle):
         assert record["sha256"] != before[record["precision"]]
-        assert (record["version"], record["device"]) == ("9.9.9.9", "sm_89")
+        assert (record["version"], record["device"]) == ("9.9.9.9", "sm_80+sm_86+sm_89+sm_120")
         assert record["executed"]
         assert [each["path"].rsplit(".")[-1] for each in record["parts"]] == ["json", "jit"]
         with runtime.Engine(opened, record, threads=1) as engine:
@@ -76,7 +85,6 @@ def test_what_was_measured_is_written_back(bundle: Path, rtx: FakeTensorRt) -> N
     first = opened.engines[0]
     assert f"student/{first['target']}/{first['precision']}" == found["bench"]["preferred"]
     assert len(found["bench"]["engines"]) == len(opened.engines)  # all of them were measured
-    assert opened.manifest["content"] != ""
 
 
 def test_what_fits_is_left_as_it_is(bundle: Path, rtx: FakeTensorRt) -> None:
@@ -138,11 +146,8 @@ def test_without_a_gpu_the_plans_are_kept(bundle: Path, monkeypatch: pytest.Monk
 def test_a_bundle_that_cannot_be_written_is_told_before_anything_is_built(
     bundle: Path, rtx: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> None:
-        raise BundleError(f"{path.parent} is no folder that can be written")
-
-    monkeypatch.setattr(bundles, "check_place", refuse)
-    with pytest.raises(BundleError, match="can be written"):
+    monkeypatch.setattr(bundles.os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(BundleError, match="is no folder that can be written"):
         rebuild(bundle, QUICK, Nobody())
     assert not rtx.built
 
@@ -153,14 +158,115 @@ def test_the_options_of_the_plan_are_those_of_the_new_one(bundle: Path, rtx: Fak
             if each["target"] == "tensorrt-rtx":
                 each["options"] = {"opt_batch": "2", "max_batch": "4", "workspace_mib": "64"}
 
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    change(manifest)
-    (bundle / "manifest.json").write_text(bundles.sealed(manifest))
+    _change(bundle, change)
     rebuild(bundle, QUICK, Nobody())
     for built in rtx.built:
         assert built["profiles"] == [{"image": ((1, 1, 8, 8), (2, 1, 8, 8), (4, 1, 8, 8))}]
         assert built["pools"] == {"WORKSPACE": 64 << 20}
-        assert built["gpus"] == ["SM89"]
+        assert built["gpus"] == ["SM80", "SM86", "SM89", "SM120"]
+
+
+def test_a_rung_that_the_library_refuses_does_not_stop_the_others(
+    bundle: Path, rtx: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.build_engine
+
+    def build(model: Any, *more: Any) -> Any:
+        if model.precision == "fp32":
+            raise BuildError("there is not memory enough")
+        return real(model, *more)
+
+    monkeypatch.setattr(module, "build_engine", build)
+    before = {each["precision"]: each["sha256"] for each in _rtx(bundle)}
+    found = rebuild(bundle, QUICK, Nobody())
+    status = {each["precision"]: each for each in found["engines"] if "rtx" in each["target"]}
+    assert status["fp32"]["status"] == "refused"
+    assert status["fp32"]["reason"] == "there is not memory enough"
+    assert status["int8"]["status"] == "rebuilt"
+    after = {each["precision"]: each["sha256"] for each in _rtx(bundle)}
+    assert after["fp32"] == before["fp32"]
+    assert after["int8"] != before["int8"]
+
+
+def test_engines_of_other_devices_are_kept_and_a_guest_gets_its_own(
+    bundle: Path, rtx: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(manifest: Any) -> None:
+        for each in manifest["engines"]:
+            if each["target"] == "tensorrt-rtx":
+                each["target"] = "rtx-30"
+                for file in (each, *each["parts"]):
+                    file["path"] = file["path"].replace("tensorrt-rtx", "rtx-30")
+
+    _change(bundle, rename)
+    (bundle / "engines" / "tensorrt-rtx").rename(bundle / "engines" / "rtx-30")
+    before = {each["path"]: each["sha256"] for each in read(bundle).engines}
+    found = rebuild(bundle, QUICK, Nobody())  # the GPU is an RTX 40
+    status = {(each["target"], each["precision"]): each["status"] for each in found["engines"]}
+    for each in RUNGS:
+        assert status["rtx-30", each] == "kept"
+        assert status["tensorrt-rtx", each] == "added"
+    opened = read(bundle)
+    assert before.items() <= {each["path"]: each["sha256"] for each in opened.engines}.items()
+    for record in _rtx(bundle):
+        assert record["device"] == "sm_89"
+        assert record["executed"]
+
+
+def test_what_waits_for_its_device_is_built_with_the_options_that_were_asked_for(
+    onnx_model: OnnxModel, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {
+        "opt_batch": 2, "workspace_mib": 96, "optimization_level": 2, "timing_cache": False,
+        "sparse": True, "version_compatible": True, "hardware_compatible": "ampere+",
+        "dla_core": 1, "device_layer": "pycuda", "cuda_graph": False,
+    }  # fmt: skip
+    target = options.apply(targets.load("jetson-agx-orin"), wanted)
+    left = find("tensorrt").build(onnx_model, target, tmp_path)
+    aimed = module._aimed(targets.load("jetson-agx-orin"), "sm_87", left.options, narrow=False)
+    assert {name: aimed.options[name] for name in wanted} == wanted
+    assert {aimed.options[each] for each in options.BATCHES} == {2}
+
+
+def test_a_bundle_may_be_named_by_a_link_or_from_within(
+    bundle: Path, rtx: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = bundle.parent / "current.edgekd"
+    link.symlink_to(bundle)
+    assert rebuild(link, QUICK, Nobody())["written"]
+    assert link.is_symlink()
+    assert {each["version"] for each in _rtx(bundle)} == {"9.9.9.9"}
+    monkeypatch.chdir(bundle)
+    assert not rebuild(Path(), QUICK, Nobody())["written"]
+
+
+def test_what_changes_while_plans_are_built_is_not_sealed(
+    bundle: Path, rtx: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = (bundle / "report.html").read_bytes()
+    real = module.build_engine
+
+    def build(*arguments: Any) -> Any:
+        (bundle / "report.html").write_text("something else")
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "build_engine", build)
+    rebuild(bundle, QUICK, Nobody())
+    assert (bundle / "report.html").read_bytes() == report
+
+
+def test_a_full_disk_is_told_and_the_bundle_is_as_it_was(
+    bundle: Path, rtx: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _content(bundle)
+
+    def full(*arguments: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "build_engine", full)
+    with pytest.raises(BundleError, match="cannot be built again .No space left on device.: make"):
+        rebuild(bundle, QUICK, Nobody())
+    assert _content(bundle) == before
 
 
 # ── On the command line ──────────────────────────────────────────────────────────────────
@@ -180,5 +286,16 @@ def test_the_command_says_what_it_did(
     assert f"{bundle} is written anew" in result.output
     plain = _cli(monkeypatch, str(bundle), "--rebuild", "--json")
     assert json.loads(plain.stdout)["written"] is False
-    assert module.RESULT == "rebuild.json"
-    assert np.load(bundle / "golden" / "images.npy").dtype == np.uint8
+    assert json.loads((bundle / "rebuild.json").read_text())["written"] is True
+
+
+def test_a_missing_library_for_the_gpu_that_is_here_has_its_exit_code(
+    bundle: Path, rtx: FakeTensorRt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str, backend: str, extra: str) -> Any:
+        raise BackendUnavailable(backend, extra, "it is not installed")
+
+    monkeypatch.setattr(library, "load", absent)
+    result = _cli(monkeypatch, str(bundle), "--rebuild")
+    assert isinstance(result.exception, BackendUnavailable)
+    assert result.exception.exit_code == 3

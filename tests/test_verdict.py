@@ -20,6 +20,7 @@ def line(name: str = "student/onnxruntime-cpu/int8", **changes: Any) -> dict[str
         "precision": precision,
         "top1": 90.0,
         "to_teacher": (-1.0, -1.5, -0.5),
+        "batch": 1,
         "latency_ns": {"p50": 1_000_000, "p99": 2_000_000},
         "interval_ns": {"p99": (1_900_000, 2_100_000)},
         "untold": ["p99_9"],
@@ -55,6 +56,13 @@ def test_reasons_hold_the_figure_its_interval_and_the_limit() -> None:
         in latency
     )
     assert "90.00 %, -1.00 points [-1.50, -0.50] to the teacher; a drop of 2 is allowed" in drop
+
+
+def test_a_batch_is_named_and_comes_after_single_images() -> None:
+    (told,) = judge(line(batch=8), BudgetSettings(fps=500))["reasons"]
+    assert "is 2 ms [1.9, 2.1] for a batch of 8; 500 frames" in told
+    single = line("student/openvino-cpu/fp32", latency_ns={"p50": 1_500_000, "p99": 1_600_000})
+    assert prefer([line(batch=8), single], BudgetSettings())[0] == single["name"]
 
 
 def test_the_fastest_is_preferred_whatever_its_precision() -> None:

@@ -95,6 +95,8 @@ def _options(target: Target) -> dict[str, str]:
 def _open_on_gpu(engine: EngineFile, threads: int) -> OrtSession:
     import_runtime()
     name = engine.options["provider"]
+    if name not in ort_providers.PROVIDERS:
+        raise EngineIncompatible(name, "an EdgeKD that does not know it", "update edgekd")
     batches = [int(engine.options[f"{word}_batch"]) for word in ("min", "opt", "max")]
     chosen = ort_providers.settings(name, engine.model_inputs, batches)
     return OrtSession(*ort_providers.gpu_session(engine.path, _threaded(threads), name, chosen))

@@ -115,6 +115,7 @@ def measure(
         items.append(
             Measurement(
                 engine=engine.name,
+                batch=own,
                 samples=timing.count,
                 latency_ns=stats.summary(latencies),
                 interval_ns={
@@ -172,10 +173,16 @@ def side_by_side(
                 place = folder / f"{target.name}-{index}"
                 place.mkdir()
                 engine = backend.build(model, target, place)
+                if not engine.executed:  # it is for another device
+                    break
                 sessions.append(stack.enter_context(backend.open(engine, settings.threads)))
+            if len(sessions) < len(models):
+                continue
+            least, _ = batches(engine)
+            own = [{name: np.repeat(x, least, 0) for name, x in each.items()} for each in feeds]
             timings = load.interleaved(
                 sessions,
-                [feeds] * len(sessions),
+                [own] * len(sessions),
                 calls=min(settings.samples, stats.fewest(stats.PERCENTILES["p99"])),
                 blocks=min(settings.blocks, _FEW_BLOCKS),
                 limit_ns=int(min(settings.seconds, 1.0) * 1e9),

@@ -11,6 +11,11 @@ from edgekd.targets import Target
 
 TABLE = "tensorrt"
 BATCHES = ("min_batch", "opt_batch", "max_batch")
+NAMES = (
+    *BATCHES, "workspace_mib", "optimization_level", "timing_cache", "version_compatible",
+    "hardware_compatible", "sparse", "dla_core", "device_layer", "cuda_graph",
+)  # fmt: skip
+"""All that ``[tensorrt]`` sets."""
 
 
 def apply(target: Target, given: Mapping[str, Any]) -> Target:
@@ -61,3 +66,22 @@ def apply(target: Target, given: Mapping[str, Any]) -> Target:
                     field=f"{TABLE}.{name}",
                 )
     return replace(target, options=options)
+
+
+def to_text(target: Target) -> dict[str, str]:
+    """What is set on a target, as an engine's file holds it."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name in NAMES
+        if (value := target.options.get(name)) is not None
+    }
+
+
+def from_text(options: Mapping[str, str]) -> dict[str, Any]:
+    """The inverse: what an engine was built with, to build another so."""
+    words = {"true": True, "false": False}
+    return {
+        name: words.get(text, int(text) if text.isdigit() else text)
+        for name, text in options.items()
+        if name in NAMES
+    }

@@ -57,6 +57,7 @@ class FakeCuda:
     """
 
     ordinal = 0
+    name = "Fake"
 
     def __init__(self, sm: str = "sm_86", memory_bytes: int = 1 << 24, graphs: bool = True) -> None:
         self.sm = sm
@@ -131,7 +132,7 @@ class FakeCuda:
 
     def gpu(self) -> Gpu:
         self._enter("gpu")
-        return Gpu("Fake", self.sm, self.memory_bytes)
+        return Gpu(self.name, self.sm, self.memory_bytes, 20)
 
     def memory(self) -> tuple[int, int]:
         self._enter("memory")

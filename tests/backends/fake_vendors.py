@@ -84,6 +84,7 @@ class FakeRuntime:
             found.name = gpu.name.encode().ljust(256, b"\0")
             found.major, found.minor = divmod(int(gpu.sm.removeprefix("sm_")), 10)
             found.totalGlobalMem = gpu.memory_bytes
+            found.multiProcessorCount = gpu.processors
         return status, found
 
     def cudaMemGetInfo(self) -> tuple[Any, Any, Any]:
@@ -218,6 +219,11 @@ class FakePyCuda:
         self.init_error = ""
         module = self
 
+        class Attribute:
+            MULTIPROCESSOR_COUNT = object()
+
+        self.device_attribute = Attribute
+
         class Context:
             @staticmethod
             def get_current() -> object:
@@ -253,6 +259,10 @@ class FakePyCuda:
 
             def total_memory(self) -> int:
                 return cuda.memory_bytes
+
+            def get_attribute(self, attribute: object) -> int:
+                assert attribute is module.device_attribute.MULTIPROCESSOR_COUNT
+                return cuda.gpu().processors
 
         class Stream:
             def __init__(self, flags: int = 0) -> None:

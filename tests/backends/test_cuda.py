@@ -45,7 +45,7 @@ def device(fake: FakeCuda, request: pytest.FixtureRequest) -> Iterator[Device]:
 
 
 def test_a_device_says_what_it_is(device: Device) -> None:
-    assert device.gpu() == Gpu("Fake", "sm_86", 10_000)
+    assert device.gpu() == Gpu("Fake", "sm_86", 10_000, 20)
     assert device.ordinal == 0
     assert device.memory() == (10_000, 10_000)
 
@@ -300,7 +300,7 @@ def test_a_gpu_that_is_here_is_opened_and_listed(
     fake: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _install(monkeypatch, FakeRuntime(fake))
-    gpu = Gpu("Fake", "sm_86", 10_000)
+    gpu = Gpu("Fake", "sm_86", 10_000, 20)
     assert open_device("cuda-python", "tensorrt").gpu() == gpu
     assert cuda.gpus() == [gpu]
     assert cuda.sm_here() == "sm_86"

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekd.backends.cuda import Gpu
 from edgekd.backends.tensorrt import sidecar
 from edgekd.backends.tensorrt.sidecar import SideCar
 from edgekd.errors import CorruptBundle, EngineIncompatible
@@ -22,11 +23,13 @@ FACTS = SideCar(
     version="10.13.0.35",
     system="linux-x86_64",
     device="sm_86+sm_89",
+    gpu="",
     hardware="none",
     version_compatible=False,
     precision="int8",
     onnx_sha256="0" * 64,
     calibration_sha256="1" * 64,
+    compiled_sha256="",
     flags={"max_batch": "8"},
 )
 HERE = ("tensorrt", "10.13.0.35", "linux-x86_64", "sm_86")
@@ -113,13 +116,33 @@ def test_a_plan_that_is_truncated_or_altered_is_not_given_on(
 ) -> None:
     plan = tmp_path / "model.engine"
     plan.write_bytes(b"plan")
-    assert sidecar.checked(plan, FACTS) == b"plan"
+    assert sidecar.checked(plan, FACTS.sha256) == b"plan"
     plan.write_bytes(content)
-    with pytest.raises(CorruptBundle, match="is not the plan that its side-car names: build"):
-        sidecar.checked(plan, FACTS)
+    with pytest.raises(CorruptBundle, match="is not the file that its side-car names: build"):
+        sidecar.checked(plan, FACTS.sha256)
     plan.unlink()
     with pytest.raises(CorruptBundle, match="No such file"):
-        sidecar.checked(plan, FACTS)
+        sidecar.checked(plan, FACTS.sha256)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "taken"),
+    [("none", False), ("same_compute_capability", True), ("ampere+", True)],
+)
+def test_a_plan_is_for_the_model_that_built_it_unless_it_is_compatible(
+    hardware: str, taken: bool
+) -> None:
+    """The three Orins have one compute capability and one name."""
+    agx = sidecar.model_of(Gpu("Orin", "sm_87", 1, 16))
+    nano = sidecar.model_of(Gpu("Orin", "sm_87", 1, 8))
+    facts = replace(FACTS, device="sm_87", gpu=agx, hardware=hardware)
+    here = (*HERE[:3], "sm_87", False)
+    sidecar.check(facts, *here, agx)
+    if taken:
+        sidecar.check(facts, *here, nano)
+    else:
+        with pytest.raises(EngineIncompatible, match="is for Orin with 16 multiprocessors, and"):
+            sidecar.check(facts, *here, nano)
 
 
 @pytest.mark.parametrize(

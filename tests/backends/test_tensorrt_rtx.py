@@ -206,7 +206,7 @@ def test_more_than_the_batch_left_free_is_an_error(tmp_path: Path) -> None:
 
 def test_a_batch_that_is_fixed_stays_as_it_is(tmp_path: Path) -> None:
     engine = build_engine(_one_node(tmp_path, "Relu", [3, 1, 4, 4]), "student", RTX, tmp_path)
-    assert set(engine.options.values()) == {"3"}
+    assert {engine.options[f"{each}_batch"] for each in ("min", "opt", "max")} == {"3"}
 
 
 def test_a_capability_that_the_library_lacks_is_named(

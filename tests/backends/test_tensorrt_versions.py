@@ -176,6 +176,7 @@ def test_options_reach_the_builder(
         "sparse": "true",
         "hardware_compatible": "ampere+",
         "cuda_graph": "false",
+        "timing_cache": "true",
     }
     facts = sidecar.read(engine.parts[0])
     assert facts.version_compatible
@@ -253,10 +254,10 @@ def test_a_build_that_fails_says_why_and_what_to_do(
 ) -> None:
     ten.fails = told
     with pytest.raises(BuildError) as caught:
-        _build(onnx_model, targets.load("tensorrt"), tmp_path)
+        _build(onnx_model, targets.load("tensorrt"), tmp_path / "out")
     assert told in caught.value.message
     assert hint in caught.value.hint
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "out").iterdir())
     ten.fails = ""
     _build(onnx_model, targets.load("tensorrt"), tmp_path / "next")
 
@@ -269,7 +270,7 @@ def test_a_plan_that_its_side_car_refuses_never_reaches_the_library(
     facts = sidecar.read(engine.parts[0])
 
     engine.path.write_bytes(plan[:-1])
-    with pytest.raises(CorruptBundle, match="is not the plan that its side-car names"):
+    with pytest.raises(CorruptBundle, match="is not the file that its side-car names"):
         find("tensorrt").open(engine)
     engine.path.write_bytes(plan[:-1] + b"x")
     with pytest.raises(CorruptBundle):
@@ -340,15 +341,15 @@ def test_no_execution_context_names_the_memory_that_is_free(
 @pytest.mark.parametrize(
     ("name", "here", "elsewhere"),
     [
-        ("jetson-orin-nano", [], True),
-        ("jetson-orin-nano", ["sm_86"], True),
-        ("jetson-orin-nano", ["sm_87"], False),
-        ("h100", ["sm_86", "sm_90"], False),
-        ("rtx-40", [], False),
-        ("tensorrt", [], False),
+        ("jetson-orin-nano", "", True),
+        ("jetson-orin-nano", "sm_86", True),
+        ("jetson-orin-nano", "sm_87", False),
+        ("h100", "sm_90", False),
+        ("rtx-40", "", False),
+        ("tensorrt", "", False),
     ],
 )
-def test_which_targets_are_built_elsewhere(name: str, here: list[str], elsewhere: bool) -> None:
+def test_which_targets_are_built_elsewhere(name: str, here: str, elsewhere: bool) -> None:
     assert is_elsewhere(targets.load(name), here) is elsewhere
 
 

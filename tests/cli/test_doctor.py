@@ -20,7 +20,7 @@ from edgekd.cli import doctor
 from edgekd.errors import BackendUnavailable
 from tests.conftest import ROOT, run_cli
 
-ORIN = cuda.Gpu("Orin", "sm_87", 8 << 30)
+ORIN = cuda.Gpu("Orin", "sm_87", 8 << 30, 8)
 
 
 def _text(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -24,11 +24,12 @@ Host = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: its name, its compute capability such as ``sm_87``, and its memory."""
+    """A GPU: its name, its compute capability such as ``sm_87``, its memory, and its size."""
 
     name: str
     sm: str
     memory_bytes: int
+    processors: int
 
 
 class Graphs(Protocol):
@@ -176,8 +177,17 @@ def gpus() -> list[Gpu]:
 
 
 def sm_here() -> str:
-    """The compute capability of the GPU that is here, such as ``sm_87``; empty without one."""
-    return next((each.sm for each in gpus()), "")
+    """The compute capability of the GPU that CUDA uses here, such as ``sm_87``; or empty."""
+    found = here()
+    return "" if found is None else found.sm
+
+
+def here() -> Gpu | None:
+    """The GPU that CUDA uses here; None where there is none that can be used."""
+    try:
+        return open_device("cuda-python", "").gpu()
+    except (BackendUnavailable, DeviceError):
+        return None
 
 
 def versions() -> dict[str, str]:

@@ -187,7 +187,12 @@ def _missing(runtime: Any) -> str:
 
 def _gpu(runtime: Any, ordinal: int) -> Gpu:
     found = _call(runtime, "cudaGetDeviceProperties", ordinal)
-    return Gpu(found.name.decode(), f"sm_{found.major}{found.minor}", int(found.totalGlobalMem))
+    return Gpu(
+        found.name.decode(),
+        f"sm_{found.major}{found.minor}",
+        int(found.totalGlobalMem),
+        int(found.multiProcessorCount),
+    )
 
 
 def _call(runtime: Any, function: str, *arguments: Any) -> Any:

@@ -64,7 +64,13 @@ class PyCuda:
         """See ``Device.gpu``."""
         here = self._call(self._driver.Context.get_device)
         major, minor = self._call(here.compute_capability)
-        return Gpu(self._call(here.name), f"sm_{major}{minor}", self._call(here.total_memory))
+        attribute = self._driver.device_attribute.MULTIPROCESSOR_COUNT
+        return Gpu(
+            self._call(here.name),
+            f"sm_{major}{minor}",
+            self._call(here.total_memory),
+            self._call(here.get_attribute, attribute),
+        )
 
     def memory(self) -> tuple[int, int]:
         """See ``Device.memory``."""

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ from edgekd.errors import (
 from edgekd.progress import Progress, silent
 from edgekd.store import default_root, hash_file
 from edgekd.targets import Target
+from edgekd.targets.options import to_text
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -80,18 +80,17 @@ class TensorRt:
         """
         if isinstance(model, Checkpoint):
             raise BuildError(f"{self.name} builds from ONNX", "export the network first")
-        gpus = cuda.gpus()
-        if is_elsewhere(target, [each.sm for each in gpus]):
+        if is_elsewhere(target, cuda.sm_here()):
             return self._leave(model, target, out_dir)
         lib = self._library()
         can = library.capabilities(lib)
-        if not can.names_gpus and not gpus:
-            cuda.open_device(GpuOptions.device_layer, self.extra)  # which says what is amiss
-        capabilities = _capabilities(target) if can.names_gpus else ()
-        device = "+".join(f"sm_{each}" for each in capabilities) or gpus[0].sm
-        times = None
-        if target.options.get("timing_cache", True) and not can.names_gpus:
-            times = _timing_cache(self.library, lib.__version__, gpus[0])
+        capabilities, gpu, times = _capabilities(target) if can.names_gpus else [], "", None
+        device = "+".join(f"sm_{each}" for each in capabilities)
+        if not can.names_gpus:
+            found = cuda.open_device(GpuOptions.device_layer, self.extra).gpu()
+            device, gpu = found.sm, sidecar.model_of(found)
+            if target.options.get("timing_cache", True):
+                times = _timing_cache(self.library, lib.__version__, found)
         plan, options = builder.build(
             lib, can, model.path, target, [f"SM{each}" for each in capabilities], times, progress
         )
@@ -104,18 +103,15 @@ class TensorRt:
             version=lib.__version__,
             system=library.system(),
             device=device,
+            gpu=gpu,
             hardware=options.get("hardware_compatible", "none"),
             version_compatible="version_compatible" in options,
             precision=model.precision,
             onnx_sha256=hash_file(model.path).sha256,
             calibration_sha256=getattr(model, "calibration_sha256", ""),
+            compiled_sha256="",
             flags=options,
         )
-        running = {
-            name: str(target.options[name]).lower()
-            for name in ("device_layer", "cuda_graph")
-            if name in target.options
-        }
         engine = EngineFile(
             role="",
             target=target.name,
@@ -128,10 +124,10 @@ class TensorRt:
             model_inputs=model.model_inputs,
             model_outputs=model.model_outputs,
             executed=bool(set(device.split("+")) & set(self.probe().devices)),
-            options=options | running,
+            options=to_text(target) | options,
         )
         if can.compiles_later and engine.executed:
-            engine = self._compile(engine)
+            engine = self._compile(engine, facts)
         return engine
 
     def open(
@@ -154,8 +150,11 @@ class TensorRt:
         here = (self.library, lib.__version__, library.system())
         sidecar.check(facts, *here, "", host_code)
         device = cuda.open_device(chosen.device_layer, self.extra)
-        sidecar.check(facts, *here, device.gpu().sm, host_code)
-        plan = sidecar.checked(engine.path, facts)
+        gpu_here = device.gpu()
+        sidecar.check(facts, *here, gpu_here.sm, host_code, sidecar.model_of(gpu_here))
+        plan = sidecar.checked(engine.path, facts.sha256)
+        if "max_batch" not in engine.options:
+            raise CorruptBundle(f"{engine.path}: nobody says for which batches it was built")
         log = library.logger(lib)
         log.errors.clear()
         runtime: trt.Runtime = lib.Runtime(log)
@@ -166,7 +165,7 @@ class TensorRt:
         if loaded is None:
             raise BuildError(f"{self.library} cannot load {engine.path.name}: {log.told()}")
         can = library.capabilities(lib)
-        context = _context(lib, can, loaded, engine, chosen)
+        context = _context(lib, can, loaded, engine, chosen, facts)
         if context is None:
             free, total = device.memory()
             raise StageError(
@@ -206,9 +205,10 @@ class TensorRt:
             model_inputs=model.model_inputs,
             model_outputs=model.model_outputs,
             executed=False,
+            options=to_text(target),
         )
 
-    def _compile(self, engine: EngineFile) -> EngineFile:
+    def _compile(self, engine: EngineFile, facts: sidecar.SideCar) -> EngineFile:
         """Runs it once, and keeps what that made the library compile for this GPU."""
         with self.open(engine) as session:
             batch = int(engine.options["opt_batch"])
@@ -220,7 +220,10 @@ class TensorRt:
             )
             compiled = session.context.get_runtime_config().get_runtime_cache().serialize()
         path = engine.path.with_suffix(_COMPILED)
-        path.write_bytes(bytes(memoryview(compiled)))
+        content = bytes(memoryview(compiled))
+        path.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        sidecar.write(engine.path, replace(facts, compiled_sha256=digest))
         return replace(engine, parts=(*engine.parts, path))
 
 
@@ -233,14 +236,14 @@ class TensorRtRtx(TensorRt):
     library = "tensorrt_rtx"
 
 
-def is_elsewhere(target: Target, here: Collection[str]) -> bool:
-    """Whether a target's engines are built on a device of its own, and none such is here.
+def is_elsewhere(target: Target, here: str) -> bool:
+    """Whether a target's engines are built on a device of its own, and this is none.
 
     Args:
         target: of this backend.
-        here: the GPUs that are here, such as ``sm_87``.
+        here: the GPU that is here, such as ``sm_87``; empty without one.
     """
-    return target.built != "anywhere" and target.device not in ("cuda", *here)
+    return target.built != "anywhere" and target.device not in ("cuda", here)
 
 
 def _capabilities(target: Target) -> list[str]:
@@ -257,7 +260,12 @@ def _timing_cache(name: str, version: str, gpu: cuda.Gpu) -> Path:
 
 
 def _context(
-    lib: Any, can: library.Capabilities, loaded: Any, engine: EngineFile, chosen: GpuOptions
+    lib: Any,
+    can: library.Capabilities,
+    loaded: Any,
+    engine: EngineFile,
+    chosen: GpuOptions,
+    facts: sidecar.SideCar,
 ) -> Any:
     """An execution context; with what was compiled before, and the library's own graphs."""
     if not can.compiles_later:
@@ -266,7 +274,7 @@ def _context(
     cache = config.create_runtime_cache()
     for part in engine.parts:
         if part.suffix == _COMPILED:  # refused, and compiled anew, on another GPU or driver
-            cache.deserialize(part.read_bytes())
+            cache.deserialize(sidecar.checked(part, facts.compiled_sha256))
     config.set_runtime_cache(cache)
     if can.own_graphs and chosen.cuda_graph:
         config.cuda_graph_strategy = lib.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE

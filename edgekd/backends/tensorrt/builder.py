@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import tempfile
@@ -160,9 +161,13 @@ def _configure(library: Any, config: trt.IBuilderConfig, target: Target) -> dict
 
 
 def _load_times(can: Capabilities, config: trt.IBuilderConfig, path: Path | None) -> Any:
-    """Gives the builder the kernel times that are kept; what does not fit it starts anew."""
-    if not can.times_kernels or path is None:
+    """Gives the builder the kernel times that are kept; what does not fit it starts anew.
+
+    There are none where they could not be kept: a service's user need not have a home.
+    """
+    if not can.times_kernels or path is None or not _writable(path.parent):
         return None
+    path.parent.mkdir(parents=True, exist_ok=True)
     kept = path.read_bytes() if path.is_file() else b""
     for content in (kept, b""):
         cache: trt.ITimingCache | None = config.create_timing_cache(content)
@@ -173,10 +178,23 @@ def _load_times(can: Capabilities, config: trt.IBuilderConfig, path: Path | None
 
 def _keep(path: Path, content: bytes) -> None:
     """Replaces a file at once, so that builds beside this one read it whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        fresh = Path(folder) / path.name
+        try:
+            fresh.write_bytes(content)
+        except OSError as error:
+            raise BuildError(
+                f"{path} cannot be written ({error.strerror})",
+                "make room, or set tensorrt.timing_cache = false",
+            ) from error
+        fresh.replace(path)
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a folder is there, or can be made, and takes files."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _monitor(library: Any, progress: Progress) -> Any:

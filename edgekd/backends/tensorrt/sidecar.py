@@ -13,7 +13,8 @@ import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from edgekd.errors import CorruptBundle, EngineIncompatible
+from edgekd.backends.cuda import Gpu
+from edgekd.errors import CorruptBundle, EngineIncompatible, HostCodeRefused
 
 SUFFIX = ".json"
 HOST_CODE = "EDGEKD_HOST_CODE"
@@ -33,11 +34,15 @@ class SideCar:
         version: the library's, to the build number.
         system: such as ``linux-x86_64``.
         device: the GPUs that it is for, such as ``sm_87`` or ``sm_86+sm_89``.
+        gpu: the one model of them that it is for; empty for all. Kernels are chosen, and memory
+            is measured out, on the model that builds.
         hardware: which others may load it: ``none``, ``ampere+`` or ``same_compute_capability``.
         version_compatible: later versions of the same major may load it; it brings host code.
         precision: of the network.
         onnx_sha256: of the model that it was built from.
         calibration_sha256: of the ranges in it; empty where nothing is quantised.
+        compiled_sha256: of what was compiled for the GPU and lies beside the plan; empty where
+            nothing does.
         flags: what else it was built with, by name.
     """
 
@@ -47,11 +52,13 @@ class SideCar:
     version: str
     system: str
     device: str
+    gpu: str
     hardware: str
     version_compatible: bool
     precision: str
     onnx_sha256: str
     calibration_sha256: str
+    compiled_sha256: str
     flags: dict[str, str]
 
 
@@ -91,13 +98,20 @@ def read(path: Path) -> SideCar:
 
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("sha256", "library", "version", "system", "device", "hardware"), str),
-    **dict.fromkeys(("precision", "onnx_sha256", "calibration_sha256"), str),
+    **dict.fromkeys(("precision", "onnx_sha256", "calibration_sha256", "compiled_sha256"), str),
+    "gpu": str,
     "bytes": int, "version_compatible": bool, "flags": dict,
 }  # fmt: skip
 
 
 def check(
-    facts: SideCar, library: str, version: str, system: str, sm: str, host_code: bool
+    facts: SideCar,
+    library: str,
+    version: str,
+    system: str,
+    sm: str,
+    host_code: bool,
+    gpu: str = "",
 ) -> None:
     """Refuses a plan that this library on this GPU must not load.
 
@@ -108,9 +122,11 @@ def check(
         system: see ``library.system``.
         sm: of the GPU, such as ``sm_87``; empty to leave it out.
         host_code: whether the user lets the plan bring code for the CPU.
+        gpu: its model, see ``model_of``; empty to leave it out.
 
     Raises:
         EngineIncompatible: naming what it was built for and what is here.
+        HostCodeRefused: it fits, and brings code for the CPU.
     """
     if facts.library != library or not _takes_version(facts, version):
         raise EngineIncompatible(f"{facts.library} {facts.version}", f"{library} {version}")
@@ -118,26 +134,33 @@ def check(
         raise EngineIncompatible(facts.system, system)
     if sm and not _takes_gpu(facts, sm):
         raise EngineIncompatible(_gpus(facts), f"a GPU of {sm}")
+    if gpu and facts.gpu and facts.hardware == "none" and facts.gpu != gpu:
+        raise EngineIncompatible(facts.gpu, gpu)
     if facts.version_compatible and not host_code:
-        raise EngineIncompatible(
+        raise HostCodeRefused(
             "a runtime that lets it bring host code",
             "one that does not",
             f"set {HOST_CODE}=1 if you trust where it is from, or build without version_compatible",
         )
 
 
-def checked(plan: Path, facts: SideCar) -> bytes:
-    """The plan's bytes, once they are what the side-car says; the same bytes are to be loaded.
+def model_of(gpu: Gpu) -> str:
+    """A GPU's model; by its name alone, every Jetson Orin would be the same."""
+    return f"{gpu.name} with {gpu.processors} multiprocessors"
+
+
+def checked(path: Path, sha256: str) -> bytes:
+    """A file's bytes, once they are what the side-car says; the same bytes are to be loaded.
 
     Raises:
         CorruptBundle: they are not, or there are none.
     """
     try:
-        content = plan.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
-        raise CorruptBundle(f"{plan}: {error.strerror}", _HINT) from error
-    if len(content) != facts.bytes or hashlib.sha256(content).hexdigest() != facts.sha256:
-        raise CorruptBundle(f"{plan} is not the plan that its side-car names", _HINT)
+        raise CorruptBundle(f"{path}: {error.strerror}", _HINT) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CorruptBundle(f"{path} is not the file that its side-car names", _HINT)
     return content
 
 
