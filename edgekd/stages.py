@@ -210,7 +210,7 @@ class Stages:
         key: dict[str, Any] = {"role": role, "target": dataclasses.asdict(target)}
         if target.device != "cpu":  # whether it can run here, and what "cuda" means here
             found = cuda.here()
-            key["gpu"] = [*backend.probe().devices, found and dataclasses.asdict(found)]
+            key["gpu"] = found and dataclasses.asdict(found)
         precision = "fp32" if isinstance(model, Checkpoint) else model.precision
         label = f"engine {role}/{target.name}/{precision}"
         stage = Stage("engine", 2, key, backend.packages)

@@ -51,8 +51,9 @@ def join() -> None:
 
 
 def leave() -> None:
-    """Parts from them."""
+    """Parts from them, all at once: who parts first may end what another is still sending."""
     if dist.is_initialized():
+        dist.barrier()
         dist.destroy_process_group()
 
 

@@ -72,7 +72,7 @@ def test_a_graph_is_told_from_none() -> None:
 
 class NoName(FakeCuda):
     def gpu(self) -> Any:
-        return super().gpu().__class__("Fake", "86", 1)
+        return super().gpu().__class__("Fake", "86", 1, 1)
 
 
 class KeepsMemory(FakeCuda):
