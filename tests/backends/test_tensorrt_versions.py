@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd import targets
+from edgekd import preflight, recipe_file, targets
 from edgekd.artifacts import EngineFile, OnnxModel
 from edgekd.backends.base import GpuOptions, find
 from edgekd.backends.tensorrt import TensorRt, is_elsewhere, library, sidecar
+from edgekd.bench.measure import side_by_side
 from edgekd.errors import (
     BackendUnavailable,
     BuildError,
     CorruptBundle,
     EngineIncompatible,
+    RecipeError,
     StageError,
 )
+from edgekd.recipe import BenchSettings
 from edgekd.targets import Target, options
 from tests.backends import fake_tensorrt
 from tests.backends.fake_cuda import FakeCuda
@@ -30,7 +33,6 @@ FLAVOURS = {
     "11": ("tensorrt", "11.4.1.5", False),
     "rtx": ("tensorrt-rtx", "1.7.1.116", True),
 }
-GRAPHED = GpuOptions()
 
 
 @pytest.fixture(autouse=True)
@@ -387,3 +389,53 @@ def test_type_stubs_are_not_taken_for_the_library() -> None:
     found: Any = TensorRt().probe()
     assert not found.installed
     assert "tensorrt is not installed" in found.reason or "cannot be imported" in found.reason
+
+
+# ── What waits beside a plan, and what is not for this device ────────────────────────────
+
+
+def test_compiled_code_that_was_altered_never_reaches_the_library(
+    onnx_model: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeTensorRt(FakeCuda("sm_86"), "1.7", rtx=True)
+    fake_tensorrt.install(monkeypatch, fake)
+    engine = _build(onnx_model, targets.load("tensorrt-rtx"), tmp_path)
+    engine.parts[1].write_bytes(b"JIT sm_86 and more")
+    with pytest.raises(CorruptBundle, match=r"model\.jit is not the file that its side-car names"):
+        find("tensorrt-rtx").open(engine)
+    assert not fake.log["reused"] and not fake.log["stale"]
+
+
+def test_kernel_times_that_could_not_be_kept_are_not_begun(
+    ten: FakeTensorRt, onnx_model: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EDGEKD_STORE", str(tmp_path / "file"))  # where no folder can be made
+    assert _build(onnx_model, targets.load("tensorrt"), tmp_path / "out").executed
+    assert ten.built[-1]["timed"] is None
+
+
+def test_models_are_timed_on_the_targets_that_are_here_and_in_batches_that_they_take(
+    ten: FakeTensorRt, onnx_model: OnnxModel, tmp_path: Path
+) -> None:
+    batched = options.apply(targets.load("tensorrt"), {"min_batch": 4, "max_batch": 8})
+    found = side_by_side(
+        [onnx_model, onnx_model],
+        [targets.load("jetson-orin-nano"), replace(targets.load("l4"), name="another"), batched],
+        [_images(1)],
+        BenchSettings(samples=5, seconds=0.5, blocks=1),
+        tmp_path,
+    )
+    assert list(found) == ["tensorrt"]
+    assert len(found["tensorrt"]) == 2
+
+
+def test_plans_with_host_code_are_not_begun_where_they_may_not_run(
+    ten: FakeTensorRt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"data.source": "digits", "engines.targets": ["tensorrt"]}
+    recipe = recipe_file.load(None, {**wanted, "tensorrt.version_compatible": True})
+    with pytest.raises(RecipeError, match=r"tensorrt\.version_compatible: .* set EDGEKD_HOST_CODE"):
+        preflight.check(recipe, tmp_path)
+    monkeypatch.setenv("EDGEKD_HOST_CODE", "1")
+    preflight.check(recipe, tmp_path)
