@@ -22,7 +22,6 @@ from edgekd import models, recipe, targets
 from edgekd.artifacts import Checkpoint, OnnxModel
 from edgekd.backends.base import build_engine, find
 from edgekd.bench.load import interleaved
-from edgekd.bench.stats import percentile
 from edgekd.calibration.feeds import of_images
 from edgekd.calibration.sets import choose, images
 from edgekd.calibration.table import calibrate
@@ -32,6 +31,7 @@ from edgekd.export import export
 from edgekd.models import weights
 from edgekd.preprocessing import normalise
 from edgekd.quantize.qdq import quantize
+from edgekd.stats.percentiles import percentile
 
 NETWORKS = ("dscnn-s", "dscnn-m", "dscnn-l", "resnet20")
 RUNS = 3

@@ -26,7 +26,6 @@ from edgekd.calibration.feeds import of_images
 from edgekd.calibration.sets import choose, images
 from edgekd.calibration.table import calibrate
 from edgekd.data import splits
-from edgekd.evaluate import paired
 from edgekd.export import export
 from edgekd.models import weights
 from edgekd.preprocessing import normalise
@@ -35,6 +34,7 @@ from edgekd.quantize.qdq import quantize
 from edgekd.recipe import CalibrationSettings, DistillSettings, QatSettings
 from edgekd.recipe_file import load
 from edgekd.stages import Stages
+from edgekd.stats.compare import paired
 from edgekd.store import Store, default_root
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.toml"

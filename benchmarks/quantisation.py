@@ -37,7 +37,6 @@ from edgekd.artifacts import Preprocessing, QuantizedModel
 from edgekd.backends.base import build_engine
 from edgekd.backends.ort import open_model
 from edgekd.bench.load import interleaved
-from edgekd.bench.stats import interval
 from edgekd.calibration.collect import collect
 from edgekd.calibration.feeds import Feeds, of_images
 from edgekd.calibration.methods import label
@@ -46,6 +45,7 @@ from edgekd.quantize import auto
 from edgekd.quantize.prepare import prepare
 from edgekd.quantize.proof import sqnr
 from edgekd.quantize.qdq import quantize
+from edgekd.stats.percentiles import interval
 
 HERE = Path(__file__).parent
 NETWORKS = ("resnet18", "mobilenetv2", "mobilenetv3s", "efficientnetb0", "vgg11", "vit")

@@ -33,7 +33,7 @@ def advise(lines: Sequence[Line], inspections: Mapping[str, Inspection] | None =
     said = []
     for target, engines in targets.items():
         ordered = [engines[each] for each in _PRECISIONS if each in engines]
-        said += _on(target, ordered, inspections or {})
+        said += _on(target, ordered, inspections or {}) if ordered else []
     return said
 
 

@@ -452,46 +452,6 @@ class Golden(Artifact):
     tolerances: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One engine's timings.
-
-    Attributes:
-        batch: images in each timed call: 1, or the least that the engine takes.
-        samples: timed calls.
-        latency_ns: p50, p90, p99, p99_9 and max.
-        interval_ns: the 95 % interval of each percentile; None where samples are too few.
-        untold: the percentiles for which there are too few samples to tell them at 99 %.
-        latencies_ns: .npy of int64: every timed call, in order, nothing trimmed.
-        starts_ns: .npy of int64: when each call began, from the first block's beginning.
-        throughput_per_s: images a second by batch size.
-        peak_memory_bytes: of a fresh process that opens the engine and runs it once;
-            None where the system does not tell.
-    """
-
-    engine: str
-    batch: int
-    samples: int
-    latency_ns: Mapping[str, int]
-    interval_ns: Mapping[str, tuple[int, int] | None]
-    untold: tuple[str, ...]
-    latencies_ns: Path
-    starts_ns: Path
-    throughput_per_s: Mapping[str, float]
-    peak_memory_bytes: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurements(Artifact):
-    """Engines timed side by side in one run, on one host."""
-
-    scenario: str
-    threads: int
-    clock: str
-    host: Mapping[str, Any]
-    items: tuple[Measurement, ...]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Report(Artifact):
     """The report; ``status`` is pass, fail or insufficient."""

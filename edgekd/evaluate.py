@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from edgekd.data.batches import slices
 from edgekd.errors import StageError
 from edgekd.preprocessing import normalise
 from edgekd.progress import Progress, silent
+from edgekd.stats.compare import paired, wilson
 
 METRIC = "top1"
 _BATCH = 32
@@ -33,7 +33,6 @@ _GOLDEN = 8
 _TOLERANCE = {"fp32": 1e-3, "fp16": 0.01, "int8": 0.03, "fp8": 0.03, "emulated": 0.05}
 """Of the largest logit. int8 rounds differently where kernels sum in another order, and a GPU
 multiplies fp32 in TF32."""
-_Z95 = 1.959963984540054
 
 
 def evaluate(
@@ -137,28 +136,6 @@ def differences(
 def agreement(outputs: npt.NDArray[np.float32], teacher: npt.NDArray[np.float32]) -> float:
     """Percent of the samples on which both name the same class."""
     return 100 * float((outputs.argmax(1) == teacher.argmax(1)).mean())
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927), as fractions."""
-    share, z2 = successes / n, _Z95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def paired(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
-    """The share of ``a`` minus that of ``b`` on the same samples, in points, with a 95 % interval.
-
-    Agresti and Min's interval (Statistics in Medicine 24, 2005): half an observation is
-    added to each of the four cells, so that no difference at all still has a width.
-    """
-    n = len(a)
-    gained, lost = int((a & ~b).sum()), int((b & ~a).sum())
-    more, fewer, total = gained + 0.5, lost + 0.5, n + 2
-    middle = (more - fewer) / total
-    half = _Z95 * math.sqrt(more + fewer - (more - fewer) ** 2 / total) / total
-    return 100 * (gained - lost) / n, 100 * (middle - half), 100 * (middle + half)
 
 
 def golden(

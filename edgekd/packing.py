@@ -77,10 +77,15 @@ def pack(
         "engines": records,
         "golden": {"images": "golden/images.npy"},
         "budget": facts["budget"],
-        "verdict": facts["verdict"],
+        "verdict": in_short(facts["verdict"]),
         "provenance": facts["provenance"]["content"],
     }
     return bundle.write(path, manifest, files)
+
+
+def in_short(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """A verdict as a manifest holds it; the report has its criteria one by one."""
+    return {name: verdict[name] for name in ("status", "headline", "reasons")}
 
 
 def _merit(preferred: str) -> Any:

@@ -16,13 +16,14 @@ from edgekd.backends.tensorrt import BACKENDS as TENSORRT
 from edgekd.bundle import SUFFIX, Bundle
 from edgekd.errors import StageError
 from edgekd.int8 import PORTABLE_FORM, Int8Stages
+from edgekd.measurements import Profile
 from edgekd.packing import pack
 from edgekd.progress import Nobody, Progress, Watcher
 from edgekd.recipe import Recipe
 from edgekd.stages import Stages
 from edgekd.store import Stage, Store, default_root
 from edgekd.targets import Target
-from edgekd.verdict import BASELINE
+from edgekd.verdict import BASELINE, accuracy, prefer, row
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class _Build:
 
     def run(self, out: Path, command: str) -> Result:
         """All the stages, in order."""
+        budget = self.recipe.budget
         dataset = self.stages.data()
         checkpoints = {"teacher": self.stages.teacher(dataset)}
         checkpoints["student"] = self.stages.student("student", dataset, checkpoints["teacher"])
@@ -149,6 +151,20 @@ class _Build:
         golden = self.stages.golden(shipped, emulations, dataset)
         timed = [each for each in executed if each.role != "control"]
         measurements = self.stages.bench(timed, dataset)
+        measured = {each.engine: each for each in measurements.items}
+        lines = [
+            row(each, measured, budget)
+            | accuracy(evaluations.get(each.name), to_teacher, to_student)
+            for each in engines
+        ]
+        best, _ = prefer(lines, budget)
+        camera = None
+        profiles: dict[str, Profile] = {}
+        for engine, model in zip(shipped, models, strict=True):
+            if engine.name == best and engine.executed:
+                camera = self.stages.camera(engine, dataset)
+                timed_layers = self.stages.profile(engine, model, dataset)
+                profiles = {} if timed_layers is None else {best: timed_layers}
 
         inputs: dict[str, Artifact] = {
             "data": dataset,
@@ -169,7 +185,9 @@ class _Build:
                     inputs[f"int8 {name} fine-tuning"] = found
             inputs |= {f"sensitivity of {form}": each for form, each in int8.sensitivity.items()}
             inputs |= {f"proof {place}": each for place, each in enumerate(int8.proofs)}
-        budget = self.recipe.budget
+        if camera is not None:
+            inputs["camera"] = camera
+        inputs |= {f"profile {name}": each for name, each in profiles.items()}
         settings = {"name": self.recipe.name, "command": command, "budget": budget.canonical()}
 
         def draw(folder: Path, progress: Progress) -> Report:
@@ -191,12 +209,14 @@ class _Build:
                 to_student=to_student,
                 measurements=measurements,
                 budget=budget,
+                camera=camera,
+                profiles=profiles,
             )
             return report(found, folder, progress)
 
-        packages = ("matplotlib", "jinja2")
+        packages = ("matplotlib", "jinja2", "pillow")
         drawn = self.stages.run(
-            "report", Stage("report", 3, settings, packages), inputs, Report, draw
+            "report", Stage("report", 4, settings, packages), inputs, Report, draw
         )
         bundle = pack(
             out / f"{self.recipe.name}{SUFFIX}",

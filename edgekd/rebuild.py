@@ -21,6 +21,7 @@ from edgekd.artifacts import EngineFile, OnnxModel
 from edgekd.backends import cuda
 from edgekd.backends.base import build_engine, find
 from edgekd.backends.tensorrt import BACKENDS as TENSORRT
+from edgekd.bench.measure import complete, single_stream
 from edgekd.bundle import Bundle
 from edgekd.errors import (
     BackendUnavailable,
@@ -29,10 +30,12 @@ from edgekd.errors import (
     EngineIncompatible,
     HostCodeRefused,
 )
+from edgekd.packing import in_short
 from edgekd.progress import Watcher
-from edgekd.recipe import BenchSettings, BudgetSettings
-from edgekd.remeasure import bench_bundle
+from edgekd.recipe import BenchSettings
+from edgekd.remeasure import bench_anything, own_budget
 from edgekd.runtime import Engine
+from edgekd.subjects import Wanted
 from edgekd.targets import Target
 from edgekd.targets.options import from_text
 
@@ -73,7 +76,7 @@ def rebuild(path: Path, settings: BenchSettings, watcher: Watcher) -> dict[str, 
         watcher: told how far it is.
 
     Returns:
-        ``engines``: a ``Rebuilt`` each; ``bench``: what ``bench_bundle`` found; ``written``:
+        ``engines``: a ``Rebuilt`` each; ``bench``: what ``bench_anything`` found; ``written``:
         whether the bundle was replaced.
 
     Raises:
@@ -126,15 +129,17 @@ def _rebuild(path: Path, folder: Path, settings: BenchSettings, watcher: Watcher
         _golden(draft, by_path[each["path"]], status)
         for each, status in zip(records, [each for each in found if _has_record(each)], strict=True)
     ]
-    bench = bench_bundle(
-        draft.root,
-        targets=(),
-        budget=BudgetSettings(),
-        teacher=False,
-        settings=settings,
-        folder=_made(folder / "bench"),
+    bench, measured = bench_anything(
+        str(draft.root),
+        against="",
+        budget=own_budget(str(draft.root), {}),
+        load=single_stream(settings),
+        profile=False,
+        wanted=Wanted((), (), None, {}, 0, settings, _made(folder / "bench")),
         watcher=watcher,
+        command=f"edgekd verify {path} --rebuild",
     )
+    complete(measured)
     bench["bundle"] = str(path)
     written = any(each.status in _NEW for each in ran)
     lost = [each for each in found if not _has_record(each)]
@@ -151,7 +156,7 @@ def _rebuild(path: Path, folder: Path, settings: BenchSettings, watcher: Watcher
             {**each, "executed": each["executed"] or _name(each) in order}
             for each in sorted(records, key=lambda each: order.get(_name(each), len(order)))
         ]
-        manifest = {**_manifest(bundle), "engines": records, "verdict": bench["verdict"]}
+        manifest = {**_manifest(bundle), "engines": records, "verdict": in_short(bench["verdict"])}
         bundles.write(path, manifest, {**files, RESULT: told})
     return result
 

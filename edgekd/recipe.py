@@ -17,6 +17,8 @@ Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Countable = Annotated[float, Field(gt=0, ge=1e-6, le=1e9, allow_inf_nan=False)]
+"""Above nought, and such that a clock's nanoseconds can count it."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 DATA_FILES = ("folder", "npz")
@@ -367,16 +369,48 @@ class BenchSettings(Settings):
     threads: Positive = 1
     batch: Annotated[int, Field(gt=1)] = 32
     """The batch size of the throughput figure, beside batch 1."""
+    policy: Literal["queue", "drop-oldest", "skip"] = "drop-oldest"
+    """What becomes of a camera's frames that come while another is worked on."""
+    camera_seconds: NonNegative = 30.0
+    """With ``budget.fps``: for how long, at most, the preferred engine is given a camera's frames;
+    0: never."""
+    profile: bool = True
+    """Time the preferred engine's layers, where its runtime can tell."""
+    timeout: Above0 = 60.0
+    """Seconds after which a call is taken to hang."""
     seed: Seed = 0
 
 
 class BudgetSettings(Settings):
     """``[budget]``: what the student must meet; a limit left out is not checked."""
 
-    fps: Above0 | None = None
-    """Frames a second: p99 latency must stay within 1/fps."""
+    fps: Countable | None = None
+    """Frames a second; each must be answered within ``deadline_ms``."""
+    deadline_ms: Countable | None = None
+    """After a frame was due; where it is left out, 1/fps."""
+    miss_rate: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """The share of the frames that may be late or dropped."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """With which that must be shown."""
     max_drop: NonNegative | None = None
     """Points of top-1 that the engine may lose against the teacher."""
+    max_memory_mb: Above0 | None = None
+    """Peak resident memory of a process that runs it, in 10⁶ bytes."""
+    max_size_mb: Above0 | None = None
+    """Of its files, in 10⁶ bytes."""
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """When a frame must be answered, in nanoseconds after it was due; None for whenever."""
+        if self.deadline_ms is not None:
+            return round(self.deadline_ms * 1e6)
+        return None if self.fps is None else round(1e9 / self.fps)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is asked for."""
+        limits = (self.deadline_ns, self.max_drop, self.max_memory_mb, self.max_size_mb)
+        return all(each is None for each in limits)
 
 
 class BundleSettings(Settings):

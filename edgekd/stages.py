@@ -21,13 +21,12 @@ from edgekd.artifacts import (
     EngineFile,
     Evaluation,
     Golden,
-    Measurements,
     OnnxModel,
     QuantizedModel,
     TeacherLogits,
 )
 from edgekd.backends import cuda
-from edgekd.backends.base import find
+from edgekd.backends.base import can_profile, find
 from edgekd.backends.tensorrt import BACKENDS as TENSORRT
 from edgekd.backends.tensorrt import UNBUILT, TensorRt
 from edgekd.backends.tensorrt.inspector import Inspected
@@ -35,6 +34,7 @@ from edgekd.bench import host
 from edgekd.data import audit
 from edgekd.data.splits import prepare, stage_key
 from edgekd.errors import BuildError
+from edgekd.measurements import Measurements, Profile
 from edgekd.models import members
 from edgekd.progress import Progress, Watcher
 from edgekd.recipe import Recipe, TrainSettings
@@ -308,8 +308,48 @@ class Stages:
         inputs: dict[str, Artifact] = {"data": dataset, **{each.name: each for each in engines}}
         packages = sorted({name for each in engines for name in find(each.backend).packages})
         key = {"bench": settings.canonical(), "host": host.facts()}
-        stage = Stage("bench", 3, key, packages)
+        stage = Stage("bench", 4, key, packages)
         return self.run("bench", stage, inputs, Measurements, produce)
+
+    def camera(self, engine: EngineFile, dataset: Dataset) -> Measurements | None:
+        """A camera's frames for one engine; None where the recipe asks for none."""
+        settings, budget = self.recipe.bench, self.recipe.budget
+        if budget.fps is None or not settings.camera_seconds:
+            return None
+
+        def produce(folder: Path, progress: Progress) -> Measurements:
+            from edgekd.bench.measure import camera
+
+            return camera(engine, dataset, settings, budget, folder, progress)
+
+        inputs: dict[str, Artifact] = {"data": dataset, engine.name: engine}
+        key = {
+            "bench": settings.canonical(),
+            "host": host.facts(),
+            "budget": {
+                name: budget.canonical()[name] for name in ("fps", "miss_rate", "confidence")
+            },
+        }
+        stage = Stage("camera", 1, key, find(engine.backend).packages)
+        return self.run("camera", stage, inputs, Measurements, produce)
+
+    def profile(
+        self, engine: EngineFile, model: OnnxModel | QuantizedModel, dataset: Dataset
+    ) -> Profile | None:
+        """Where an engine's time goes; None where its runtime does not tell, or nobody asked."""
+        settings = self.recipe.bench
+        if not settings.profile or not can_profile(find(engine.backend)):
+            return None
+
+        def produce(folder: Path, progress: Progress) -> Profile:
+            from edgekd.bench.measure import profile
+
+            return profile(engine, model, dataset, settings, progress)
+
+        inputs: dict[str, Artifact] = {"data": dataset, "engine": engine, "model": model}
+        key = {"threads": settings.threads, "host": host.facts()}
+        stage = Stage("profile", 1, key, find(engine.backend).packages)
+        return self.run("profile", stage, inputs, Profile, produce)
 
     def run(
         self,

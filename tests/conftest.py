@@ -131,6 +131,7 @@ def onnx_model(
 
 BUILT_WITH = [
     "build", str(ROOT / "recipes" / "digits.toml"), "--out", ".", "--fps", "20", "--max-drop", "20",
+    "--set", "budget.miss_rate=0.2", "--set", "budget.confidence=0.9",
 ]  # fmt: skip
 """The arguments of the build that tests share, in a folder of its own."""
 

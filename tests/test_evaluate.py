@@ -1,4 +1,4 @@
-"""Evaluation: intervals that hold, differences paired by sample, golden outputs that are given."""
+"""Evaluation: accuracy over the test split, differences by sample, golden outputs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from edgekd import targets
 from edgekd.artifacts import Checkpoint, Dataset, EngineFile, OnnxModel
@@ -25,54 +22,10 @@ from edgekd.evaluate import (
     differences,
     evaluate,
     golden,
-    paired,
     preview,
-    wilson,
 )
 from edgekd.preprocessing import normalise
 from edgekd.quantize.qdq import quantize
-
-
-@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilsons_interval_is_scipys(pair: tuple[int, int]) -> None:
-    successes, n = pair
-    expected = binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    assert wilson(successes, n) == (
-        pytest.approx(expected.low, abs=1e-9),
-        pytest.approx(expected.high, abs=1e-9),
-    )
-
-
-def test_paired_differences_by_hand() -> None:
-    a = np.array([1, 1, 1, 0, 0, 1, 1, 1, 1, 1], bool)
-    b = np.array([1, 1, 0, 1, 0, 0, 1, 1, 1, 1], bool)
-    delta, low, high = paired(a, b)
-    assert delta == pytest.approx(10.0)  # gained two, lost one, of ten
-    # Agresti and Min with 2.5 and 1.5 of 12: (1 ± 1.96 · sqrt(4 - 1/12)) / 12
-    half = 1.959964 * np.sqrt(4 - 1 / 12)
-    assert (low, high) == (
-        pytest.approx(100 * (1 - half) / 12),
-        pytest.approx(100 * (1 + half) / 12),
-    )
-
-
-def test_no_difference_at_all_still_has_a_width() -> None:
-    same = np.ones(1000, bool)
-    delta, low, high = paired(same, same)
-    assert delta == 0
-    assert low < 0 < high
-
-
-def test_paired_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    rng = np.random.default_rng(0)
-    held, trials = 0, 500
-    for _ in range(trials):
-        b = rng.random(2000) < 0.9
-        flip = rng.random(2000)
-        a = np.where(b, flip > 0.03, flip > 0.8)  # a is right at 0.9·0.97 + 0.1·0.2 = 0.893
-        _, low, high = paired(a, b)
-        held += low <= 100 * (0.893 - 0.9) <= high
-    assert held / trials >= 0.92
 
 
 def test_agreement_is_the_share_of_equal_classes() -> None:

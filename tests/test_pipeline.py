@@ -13,13 +13,15 @@ import pytest
 
 import edgekd
 from edgekd.artifacts import OnnxModel
+from edgekd.bench.scenarios import Load
 from edgekd.errors import BackendUnavailable, BundleError, RecipeError
 from edgekd.pipeline import build
 from edgekd.progress import Nobody
 from edgekd.recipe import Recipe
 from edgekd.recipe_file import load
-from edgekd.remeasure import bench_bundle
+from edgekd.remeasure import bench_anything
 from edgekd.store import Store
+from edgekd.subjects import Wanted
 from tests.conftest import BUILT_WITH, ROOT, TINY, assert_one_line, run_cli
 from tests.models.bundles import bundle_of
 
@@ -46,7 +48,8 @@ STAGES = [
     "evaluate student/onnxruntime-cpu/fp32", "evaluate student/onnxruntime-cpu/int8",
     "evaluate student/openvino-cpu/fp32", "evaluate student/openvino-cpu/int8",
     "preview student/tensorrt-rtx/fp16", "preview student/tensorrt-rtx/int8",
-    "differences to teacher", "differences to student", "golden", "bench", "report",
+    "differences to teacher", "differences to student", "golden", "bench", "camera", "profile",
+    "report",
 ]  # fmt: skip
 
 
@@ -214,10 +217,11 @@ def test_a_missed_budget_has_its_own_exit_code_and_a_bundle_all_the_same(
     assert missed.returncode == 1
     assert "FAIL" in missed.stdout
     assert (tmp_path / "digits.edgekd" / "report.html").is_file()
-    untold = run_cli(*common, "--fps", "1", "--set", "bench.samples=10", env=env)
+    few = ("--set", "bench.samples=10", "--set", "bench.camera_seconds=0.1")
+    untold = run_cli(*common, "--fps", "100", *few, env=env)
     assert untold.returncode == 5
     assert "INSUFFICIENT" in untold.stdout
-    assert "10 samples are too few to tell it" in untold.stdout
+    assert "of 10 frames" in untold.stdout
 
 
 def test_from_python_with_weights_that_are_given_and_without_int8(
@@ -286,7 +290,8 @@ def test_teachers_that_are_files_teach_a_network_of_the_users_own(
     assert "against it in the same runtime" not in result.report.html.read_text()
     assert "teacher.onnx" not in result.bundle.hashes()
     with pytest.raises(BundleError, match="one that ONNX Runtime runs is never in it"):
-        bench_bundle(
-            result.bundle.root, targets=[], budget=recipe.budget, teacher=True,
-            settings=recipe.bench, folder=tmp_path, watcher=Nobody(),
+        bench_anything(
+            str(result.bundle.root), against="teacher", budget=recipe.budget, load=Load(),
+            profile=False, wanted=Wanted((), (), None, {}, 0, recipe.bench, tmp_path),
+            watcher=Nobody(), command="",
         )  # fmt: skip

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from edgekd import pipeline, recipe_file
-from edgekd.bench import measure
 from edgekd.bundle import read
 from edgekd.errors import BuildError
 from edgekd.store import Store
 from tests.backends import fake_tensorrt
 from tests.backends.fake_cuda import FakeCuda
 from tests.backends.fake_tensorrt import FakeTensorRt
+from tests.bench.here import measure_here
 from tests.conftest import TINY
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -30,8 +30,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
-    monkeypatch.setattr(measure, "peak_memory", lambda engine, threads: None)  # has no fake
-    monkeypatch.setattr(measure, "_THROUGHPUT_NS", 10_000_000)
+    measure_here(monkeypatch)
     fake = FakeTensorRt(FakeCuda("sm_86"))
     fake_tensorrt.install(monkeypatch, fake)
     return fake

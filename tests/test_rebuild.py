@@ -15,7 +15,6 @@ from edgekd import runtime, targets
 from edgekd.artifacts import OnnxModel
 from edgekd.backends.base import find
 from edgekd.backends.tensorrt import library
-from edgekd.bench import measure
 from edgekd.bundle import read
 from edgekd.cli import cli
 from edgekd.errors import BackendUnavailable, BuildError, BundleError, CorruptBundle
@@ -26,6 +25,7 @@ from edgekd.targets import options
 from tests.backends import fake_tensorrt
 from tests.backends.fake_cuda import FakeCuda
 from tests.backends.fake_tensorrt import FakeTensorRt
+from tests.bench.here import measure_here
 
 QUICK = BenchSettings(samples=20, seconds=0.5, blocks=2, batch=2)
 RUNGS = ["fp16", "fp32", "int8"]
@@ -34,8 +34,7 @@ RUNGS = ["fp16", "fp32", "int8"]
 @pytest.fixture
 def rtx(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     """A box with an RTX 40, and a version of the library that did not build the bundle."""
-    monkeypatch.setattr(measure, "peak_memory", lambda engine, threads: None)  # has no fake
-    monkeypatch.setattr(measure, "_THROUGHPUT_NS", 10_000_000)
+    measure_here(monkeypatch)
     fake = FakeTensorRt(FakeCuda("sm_89"), "9.9.9.9", rtx=True)
     fake_tensorrt.install(monkeypatch, fake)
     return fake
@@ -131,8 +130,7 @@ def test_a_file_that_was_altered_reaches_no_library(
 
 
 def test_without_a_gpu_the_plans_are_kept(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "peak_memory", lambda engine, threads: None)
-    monkeypatch.setattr(measure, "_THROUGHPUT_NS", 10_000_000)
+    measure_here(monkeypatch)
     before = _content(bundle)
     found = rebuild(bundle, QUICK, Nobody())
     status = {each["target"]: each["status"] for each in found["engines"]}

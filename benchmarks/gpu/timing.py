@@ -11,9 +11,10 @@ from job import Job
 
 from edgekd.artifacts import EngineFile
 from edgekd.backends.base import Arrays, Session, batches
-from edgekd.bench import load, stats
+from edgekd.bench import load
 from edgekd.bench.load import Timings
 from edgekd.quantize.proof import sqnr
+from edgekd.stats import percentiles as stats
 from edgekd.verdict import row
 
 SAMPLES = 64

@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from time import perf_counter_ns
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekd.artifacts import Checkpoint, EngineFile, OnnxModel, QuantizedModel, TensorSpec
 from edgekd.errors import BackendUnavailable, RecipeError, near_matches
+from edgekd.measurements import LayerTime
 from edgekd.progress import Progress, silent
 from edgekd.store import installed
 from edgekd.targets import Target
@@ -114,6 +116,43 @@ class Backend(Protocol):
             BackendUnavailable: the runtime is not installed, or finds no device.
             EngineIncompatible: the engine is for another device or version.
         """
+
+
+@runtime_checkable
+class Profiles(Protocol):
+    """A backend whose runtime says how long each layer takes."""
+
+    def profile(
+        self, engine: EngineFile, feeds: Arrays, threads: int = 1, runs: int = 50
+    ) -> tuple[int, tuple[LayerTime, ...]]:
+        """Runs an engine that is opened for it, a few times more than it counts.
+
+        Returns:
+            The median nanoseconds of whole inferences, and the layers in the order in which they
+            ran; none where the runtime does not tell them for this engine.
+
+        Raises:
+            As ``Backend.open`` and ``Session.run``.
+        """
+
+
+def can_profile(backend: Backend) -> TypeGuard[Profiles]:
+    """Whether a backend says how long each layer takes."""
+    return isinstance(backend, Profiles)
+
+
+WARM_UP = 3
+"""Runs before those that a profile counts."""
+
+
+def run_times(session: Session, feeds: Arrays, runs: int) -> npt.NDArray[np.int64]:
+    """The nanoseconds of each of so many runs, one after another."""
+    times = np.zeros(runs, np.int64)
+    for index in range(runs):
+        begin = perf_counter_ns()
+        session.run(feeds)
+        times[index] = perf_counter_ns() - begin
+    return times
 
 
 BACKENDS = {

@@ -6,9 +6,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from edgekd.artifacts import Checkpoint, EngineFile, TensorSpec
-from edgekd.backends.base import Arrays, Availability, Buildable, GpuOptions
+from edgekd.backends import openvino_profile
+from edgekd.backends.base import WARM_UP, Arrays, Availability, Buildable, GpuOptions, run_times
 from edgekd.errors import BackendUnavailable, BuildError
+from edgekd.measurements import LayerTime
 from edgekd.progress import Progress, silent
 from edgekd.targets import Target
 
@@ -64,6 +68,23 @@ class OpenVino:
         """See ``Backend.open``."""
         return _open_ir(engine.path, threads)
 
+    def profile(
+        self, engine: EngineFile, feeds: Arrays, threads: int = 1, runs: int = 50
+    ) -> tuple[int, tuple[LayerTime, ...]]:
+        """See ``Profiles.profile``; the runs are shared out among several compilations."""
+        totals: list[int] = []
+        means = []
+        share = max(1, runs // openvino_profile.ROUNDS)
+        for _ in range(openvino_profile.ROUNDS):
+            compiled = _compile(engine.path, threads, PERF_COUNT=True)
+            with OpenVinoSession(compiled) as session:
+                run_times(session, feeds, WARM_UP)
+                warm = openvino_profile.rows(compiled.get_runtime_model())
+                totals.extend(run_times(session, feeds, share))
+                done = openvino_profile.rows(compiled.get_runtime_model())
+            means.append(openvino_profile.times(warm, done, (WARM_UP, WARM_UP + share)))
+        return int(np.median(totals)), openvino_profile.layers(done, means)
+
 
 class OpenVinoSession:
     """One inference request of a compiled model."""
@@ -99,6 +120,10 @@ def _import() -> Any:
 
 
 def _open_ir(path: Path, threads: int) -> OpenVinoSession:
+    return OpenVinoSession(_compile(path, threads))
+
+
+def _compile(path: Path, threads: int, **more: bool) -> Any:
     openvino = _import()
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -106,12 +131,17 @@ def _open_ir(path: Path, threads: int) -> OpenVinoSession:
         "INFERENCE_NUM_THREADS": threads,
         # Left to itself the plugin runs fp32 models in bf16 where the processor can.
         "INFERENCE_PRECISION_HINT": "f32",
+        **more,
     }
+    core = openvino.Core()
     try:
-        compiled = openvino.Core().compile_model(path, "CPU", settings)
+        model = core.read_model(path)
+        for port in (*model.inputs, *model.outputs):
+            if not port.get_names():  # as conversion from PyTorch leaves them
+                port.get_tensor().set_names({port.get_node().get_friendly_name()})
+        return core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise BuildError(f"OpenVINO refuses {path}: {_first_line(error)}") from error
-    return OpenVinoSession(compiled)
 
 
 def _spec(port: Any) -> TensorSpec:

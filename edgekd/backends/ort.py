@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import platform
 import shutil
+import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
-from edgekd.artifacts import Checkpoint, EngineFile, TensorSpec
-from edgekd.backends import ort_providers
+from edgekd.artifacts import Checkpoint, EngineFile, OnnxModel, QuantizedModel, TensorSpec
+from edgekd.backends import ort_profile, ort_providers
 from edgekd.backends.base import Arrays, Availability, Buildable, GpuOptions
 from edgekd.errors import BackendUnavailable, BuildError, EngineIncompatible, StageError
+from edgekd.measurements import LayerTime
 from edgekd.progress import Progress, silent
 from edgekd.targets import Target
 
@@ -50,6 +52,10 @@ class OnnxRuntime:
             raise BuildError(f"{self.name} builds from ONNX", "export the network first")
         path = out_dir / "model.onnx"
         shutil.copyfile(model.path, path)
+        return self.in_place(path, model, target)
+
+    def in_place(self, path: Path, model: OnnxModel | QuantizedModel, target: Target) -> EngineFile:
+        """As ``build``, of a file where it lies: its external tensors need not be copied too."""
         provider = target.options.get("provider")
         engine = EngineFile(
             role="",
@@ -75,9 +81,25 @@ class OnnxRuntime:
         """See ``Backend.open``; a form for another processor would run, and say nothing of it."""
         if "provider" in engine.options:
             return _open_on_gpu(engine, threads)
-        if engine.device not in _devices():
-            raise EngineIncompatible(engine.device, _devices()[-1])
+        _check_device(engine)
         return open_model(engine.path, threads)
+
+    def profile(
+        self, engine: EngineFile, feeds: Arrays, threads: int = 1, runs: int = 50
+    ) -> tuple[int, tuple[LayerTime, ...]]:
+        """See ``Profiles.profile``; of a GPU's kernels ONNX Runtime times the launch alone."""
+        if "provider" in engine.options:
+            with _open_on_gpu(engine, threads) as on_gpu:
+                return ort_profile.total(on_gpu, feeds, runs), ()
+        _check_device(engine)
+        options = _threaded(threads)
+        options.enable_profiling = True
+        with tempfile.TemporaryDirectory() as folder:
+            options.profile_file_prefix = str(Path(folder, "trace"))
+            session = _session(engine.path, options, str(engine.path))
+            with OrtSession(session) as opened:
+                whole = ort_profile.total(opened, feeds, runs)
+            return whole, ort_profile.read(Path(session.end_profiling()), runs)
 
     def _runs(self, engine: EngineFile) -> bool:
         try:
@@ -100,6 +122,11 @@ def _open_on_gpu(engine: EngineFile, threads: int) -> OrtSession:
     batches = [int(engine.options[f"{word}_batch"]) for word in ("min", "opt", "max")]
     chosen = ort_providers.settings(name, engine.model_inputs, batches)
     return OrtSession(*ort_providers.gpu_session(engine.path, _threaded(threads), name, chosen))
+
+
+def _check_device(engine: EngineFile) -> None:
+    if engine.device not in _devices():
+        raise EngineIncompatible(engine.device, _devices()[-1])
 
 
 def _devices() -> tuple[str, ...]:
@@ -249,4 +276,5 @@ _TYPES = {
 
 
 def _spec(node: onnxruntime.NodeArg) -> TensorSpec:
-    return TensorSpec(node.name, _TYPES.get(node.type, node.type), tuple(node.shape))
+    shape = tuple("any" if each is None else each for each in node.shape)
+    return TensorSpec(node.name, _TYPES.get(node.type, node.type), shape)

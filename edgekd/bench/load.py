@@ -1,67 +1,257 @@
-"""The load generator. It knows sessions and feeds, and nothing of models."""
+"""The load generator: closed loops, and sessions that take turns.
+
+It knows sessions and feeds, and nothing of models. What a session answers is looked at after
+the clock was read.
+"""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter_ns
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekd import trace as traces
+from edgekd.artifacts import TensorSpec
 from edgekd.backends.base import Arrays, Session
+from edgekd.errors import BenchError, EdgekdError
+from edgekd.trace import Nanoseconds, Trace
 
-CLOCK = "time.perf_counter_ns"
 REACQUAINT = 10
 """Calls that are made and not timed where a session's turn begins. Another session has just had
 the caches: the first calls would measure the taking of turns, which no application does."""
-Nanoseconds = npt.NDArray[np.int64]
+_SPARE = 1.5
+EVERY_ANSWER = 65_536
+"""Answers of up to so many numbers are all looked at; of larger ones, one in ``SOME_ANSWERS``."""
+SOME_ANSWERS = 16
+
+Pulse = npt.NDArray[np.int64]
+"""Of one number: when the last call came back. Whoever supervises reads it."""
 
 
-@dataclass
+class Drive(Protocol):
+    """A scenario: gives frames to one session and writes down when they came back."""
+
+    def __call__(self, trace: Trace, begin_ns: int, limit_ns: int, pulse: Pulse) -> int:
+        """Fills the trace from its first frame on.
+
+        Args:
+            trace: of this turn alone.
+            begin_ns: of the whole run, by the clock; times are told from there.
+            limit_ns: begin no frame later than this after the turn began.
+            pulse: told of each answer.
+
+        Returns:
+            How many frames were due.
+
+        Raises:
+            BenchError: the session fails, or answers what it should not.
+        """
+
+
+@dataclass(frozen=True)
 class Timings:
-    """Every timed call of one session, in order: when it began, and how long it took."""
+    """The calls of one session that took turns with others.
 
-    starts_ns: list[Nanoseconds] = field(default_factory=list)
-    latencies_ns: list[Nanoseconds] = field(default_factory=list)
+    Attributes:
+        trace: every timed call, in order.
+        blocks: at which of them its turns began.
+        failure: why it was given no more calls; None where nothing failed.
+    """
+
+    trace: Trace
+    blocks: tuple[int, ...]
+    failure: EdgekdError | None = None
+
+    @property
+    def latencies_ns(self) -> list[Nanoseconds]:
+        """How long each call took, by turn."""
+        return np.split(traces.service(self.trace), self.blocks[1:])
 
     @property
     def count(self) -> int:
-        """Calls so far."""
-        return sum(len(each) for each in self.latencies_ns)
+        """Calls that were answered."""
+        return len(traces.service(self.trace))
 
     @property
     def spent_ns(self) -> int:
         """Time spent in them."""
-        return sum(int(each.sum()) for each in self.latencies_ns)
+        return int(traces.service(self.trace).sum())
 
 
-def closed_loop(
-    session: Session, feeds: Sequence[Arrays], calls: int, limit_ns: int
-) -> tuple[Nanoseconds, Nanoseconds]:
-    """Calls one after another, until ``calls`` are made or ``limit_ns`` is spent.
+def closed_loop(session: Session, feeds: Sequence[Arrays]) -> Drive:
+    """One call after another: a frame is due when the last has been answered."""
+    answer = caller(session)
 
-    Returns:
-        When each call began, and its latency, in nanoseconds of ``CLOCK``.
+    def drive(trace: Trace, begin_ns: int, limit_ns: int, pulse: Pulse) -> int:
+        run, feed_count, frames = session.run, len(feeds), len(trace)
+        end = perf_counter_ns() + limit_ns
+        for frame in range(frames):
+            feed = feeds[frame % feed_count]
+            before = perf_counter_ns()
+            try:
+                outputs = run(feed)
+            except Exception as error:
+                trace[frame] = before - begin_ns, before - begin_ns, traces.NEVER
+                raise failed(frame, error) from error
+            after = perf_counter_ns()
+            begun = before - begin_ns
+            trace[frame] = begun, begun, after - begin_ns
+            pulse[0] = after
+            answer(frame, before, after, outputs)
+            if after > end:
+                return frame + 1
+        return frames
+
+    return drive
+
+
+def several_at_once(session: Session, feeds: Sequence[Arrays], streams: int) -> Drive:
+    """A closed loop in which each frame is a query: a call for each of so many streams, in turn.
+
+    MLPerf's MultiStream: the query is answered when the last of its samples is. For a session
+    that takes them all in one batch, ``closed_loop`` with such feeds does the same.
     """
-    run, feed_count = session.run, len(feeds)
-    starts = np.zeros(calls, np.int64)  # touched now, so that no page faults later
-    latencies = np.zeros(calls, np.int64)
-    made = 0
-    end = perf_counter_ns() + limit_ns
-    while made < calls:
-        feed = feeds[made % feed_count]
-        before = perf_counter_ns()
-        run(feed)
-        after = perf_counter_ns()
-        starts[made] = before
-        latencies[made] = after - before
-        made += 1
-        if after > end:
-            break
-    return starts[:made], latencies[:made]
+
+    class Query:
+        inputs, outputs = session.inputs, session.outputs
+
+        def run(self, feed: Sequence[Arrays]) -> Arrays:
+            outputs: Arrays = {}
+            for each in feed:
+                outputs = session.run(each)
+            return outputs
+
+    grouped = [
+        [feeds[(first + stream) % len(feeds)] for stream in range(streams)]
+        for first in range(len(feeds))
+    ]
+    return closed_loop(Query(), grouped)  # type: ignore[arg-type]
+
+
+def caller(session: Session) -> Callable[[int, int, int, Arrays], None]:
+    """What looks at each answer, once its time is written down.
+
+    Raises:
+        BenchError: an output has another shape than it should, or holds what is no number; or
+            the clock went back.
+    """
+    specs = tuple(session.outputs)
+
+    def look(frame: int, before: int, after: int, outputs: Arrays) -> None:
+        if after < before:
+            raise BenchError(
+                f"the clock went back by {before - after} ns during frame {frame}",
+                "no time of this run can be trusted; look at the machine's clock source",
+            )
+        for spec in specs:
+            found = outputs.get(spec.name)
+            if found is None:
+                raise BenchError(f"frame {frame}: there is no output '{spec.name}'")
+            if not _fits(found.shape, spec):
+                raise BenchError(
+                    f"frame {frame}: output '{spec.name}' has shape {found.shape}, and"
+                    f" {spec.shape} was declared"
+                )
+            small = found.size <= EVERY_ANSWER or not frame % SOME_ANSWERS
+            if small and found.dtype.kind == "f" and not np.isfinite(found).all():
+                raise BenchError(
+                    f"frame {frame}: output '{spec.name}' holds values that are not finite",
+                    "times of a network that computes nonsense mean nothing",
+                )
+
+    return look
+
+
+def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    return len(shape) == len(spec.shape) and all(
+        isinstance(declared, str) or declared == found
+        for found, declared in zip(shape, spec.shape, strict=True)
+    )
+
+
+def failed(frame: int, error: Exception) -> EdgekdError:
+    """What to raise where a session did: a fault of a vendor's own kind gets a sentence."""
+    if isinstance(error, EdgekdError):
+        return BenchError(f"frame {frame}: {error.message}", error.hint)
+    return BenchError(f"frame {frame}: {type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def in_turns(
+    drives: Sequence[Drive],
+    own_traces: Sequence[Trace],
+    *,
+    blocks: int,
+    least: int = 0,
+    limit_ns: int,
+    warm_ns: int | None = None,
+    seed: int,
+    begin_ns: int,
+    pulse: Pulse,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Timings]:
+    """Sessions in turn, so that a change of the machine's speed meets all of them.
+
+    Each of ``blocks`` rounds visits every session in a fresh random order and gives it its share
+    of the frames, or as many as fit into its share of ``limit_ns``. One block before the first
+    is warm-up and is not kept, nor are the first ``REACQUAINT`` calls of each turn. A session
+    that fails gets no more turns; what it did until then is kept.
+
+    Args:
+        drives: what gives frames to each session.
+        own_traces: for each, with room for its frames.
+        blocks: rounds.
+        least: frames that each gets however long they take, judged by those of the warm-up.
+        limit_ns: the most time for each session.
+        warm_ns: the most time for each in the warm-up; None for that of a block.
+        seed: of the order.
+        begin_ns: the run's beginning.
+        pulse: told of each answer.
+        progress: told of each round.
+    """
+    rng = np.random.default_rng(seed)
+    frames = max(map(len, own_traces))
+    blocks = min(blocks, frames)
+    filled = [0] * len(drives)
+    starts: list[list[int]] = [[] for _ in drives]
+    failures: list[EdgekdError | None] = [None] * len(drives)
+    share_ns = limit_ns // blocks
+
+    def turn(index: int, trace: Trace, share: int) -> int:
+        try:
+            return drives[index](trace, begin_ns, share, pulse)
+        except EdgekdError as error:
+            failures[index] = error
+            return len(traces.reached(trace))
+
+    with quiet_collector():
+        shares_ns = [share_ns] * len(drives)
+        for index, trace in enumerate(own_traces):
+            warm = traces.empty(max(1, len(trace) // blocks))
+            turn(index, warm, share_ns if warm_ns is None else min(share_ns, warm_ns))
+            took = traces.service(warm)
+            needed = least / blocks * float(np.median(took)) if len(took) else 0.0
+            shares_ns[index] = max(share_ns, int(_SPARE * needed))
+        for done in range(blocks):
+            for index in rng.permutation(len(drives)):
+                trace = own_traces[index]
+                room = len(trace) * (done + 1) // blocks - len(trace) * done // blocks
+                if failures[index] is None:
+                    turn(index, traces.empty(REACQUAINT), shares_ns[index] // 2)
+                if failures[index] is None and room:
+                    first = filled[index]
+                    starts[index].append(first)
+                    filled[index] += turn(index, trace[first : first + room], shares_ns[index])
+            progress(done + 1, blocks)
+    return [
+        Timings(trace[:count], tuple(own), failure)
+        for trace, count, own, failure in zip(own_traces, filled, starts, failures, strict=True)
+    ]
 
 
 def interleaved(
@@ -74,49 +264,44 @@ def interleaved(
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Timings]:
-    """Times sessions in turn, so that a change of the machine's speed meets all of them.
-
-    Each of ``blocks`` rounds visits every session in a fresh random order and times its share
-    of ``calls`` there, or as many as fit into its share of ``limit_ns``. One block before the
-    first is warm-up and is not kept, nor are the first ``REACQUAINT`` calls of each turn.
+    """Closed loops in this process, in turn; see ``in_turns``.
 
     Args:
         sessions: what is timed.
         feeds: for each session those that it is given in turn.
         calls: of each session.
-        blocks: rounds.
-        limit_ns: the most time for each session.
-        seed: of the order.
-        progress: told of each round.
+
+    Raises:
+        BenchError: a session fails.
     """
-    timings = [Timings() for _ in sessions]
-    rng = np.random.default_rng(seed)
-    blocks = min(blocks, calls)
-    bounds = [calls * done // blocks for done in range(blocks + 1)]
-    with quiet_collector():
-        for session, own in zip(sessions, feeds, strict=True):
-            closed_loop(session, own, bounds[1], limit_ns // blocks)
-        begin = perf_counter_ns()
-        for done in range(blocks):
-            share = bounds[done + 1] - bounds[done]
-            for index in rng.permutation(len(sessions)):
-                closed_loop(sessions[index], feeds[index], REACQUAINT, limit_ns // blocks // 2)
-                starts, latencies = closed_loop(
-                    sessions[index], feeds[index], share, limit_ns // blocks
-                )
-                timings[index].starts_ns.append(starts - begin)
-                timings[index].latencies_ns.append(latencies)
-            progress(done + 1, blocks)
+    timings = in_turns(
+        [closed_loop(each, own) for each, own in zip(sessions, feeds, strict=True)],
+        [traces.empty(calls) for _ in sessions],
+        blocks=blocks,
+        limit_ns=limit_ns,
+        seed=seed,
+        begin_ns=perf_counter_ns(),
+        pulse=np.zeros(1, np.int64),
+        progress=progress,
+    )
+    for each in timings:
+        if each.failure is not None:
+            raise each.failure
     return timings
 
 
-def throughput(session: Session, feed: Arrays, batch: int, limit_ns: int) -> float:
+def throughput(
+    session: Session, feed: Arrays, batch: int, limit_ns: int, pulse: Pulse | None = None
+) -> float:
     """Items a second, back to back, with ``batch`` items in ``feed``."""
+    pulse = np.zeros(1, np.int64) if pulse is None else pulse
+    drive = closed_loop(session, [feed])
     with quiet_collector():
-        closed_loop(session, [feed], 3, limit_ns)
-        starts, latencies = closed_loop(session, [feed], 100_000, limit_ns)
-    spent_ns = int(starts[-1] + latencies[-1] - starts[0])
-    return batch * len(starts) / (spent_ns / 1e9)
+        drive(traces.empty(3), 0, limit_ns, pulse)
+        trace = traces.empty(100_000)
+        made = drive(trace, perf_counter_ns(), limit_ns, pulse)
+    spent_ns = int(trace[made - 1, traces.ANSWERED] - trace[0, traces.BEGUN])
+    return batch * made / (spent_ns / 1e9)
 
 
 @contextmanager

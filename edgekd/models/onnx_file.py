@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgekd import onnx_cost
 from edgekd.errors import BackendUnavailable, TrainError
 
 if TYPE_CHECKING:
@@ -182,46 +182,16 @@ def cost(path: Path, shape: tuple[int, ...]) -> tuple[int, int]:
         path: the file, its tensors in it.
         shape: of its input for one image. What has no shape that can be inferred counts nothing.
     """
-    import onnx
     from onnx import TensorProto as Kind
-    from onnx.inliner import inline_local_functions
 
-    model = inline_local_functions(_read(path))
+    model = _read(path)
     graph = model.graph
     tensors = {Kind.FLOAT, Kind.FLOAT16, Kind.BFLOAT16, Kind.DOUBLE, Kind.INT8, Kind.UINT8}
     params = sum(math.prod(t.dims) for t in graph.initializer if t.data_type in tensors)
     weights = {each.name for each in graph.initializer}
     image = next(each for each in graph.input if each.name not in weights)
-    for dim, size in zip(image.type.tensor_type.shape.dim, (1, *shape), strict=True):
-        dim.dim_value = size
-    del graph.value_info[:]
-    for each in graph.output:
-        each.type.tensor_type.ClearField("shape")
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {each.name: tuple(each.dims) for each in graph.initializer}
-    for value in (*graph.value_info, *graph.input, *graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if all(each.HasField("dim_value") for each in dims):
-            shapes[value.name] = tuple(each.dim_value for each in dims)
-    return params, sum(_macs(node, shapes) for node in graph.node)
-
-
-def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    names = [*node.input[:2], *node.output[:1]]
-    if node.op_type not in _MACS or any(name not in shapes for name in names):
-        return 0
-    left, right, out = (shapes[name] for name in names)
-    transposed = any(each.name == "transA" and each.i for each in node.attribute)
-    return _MACS[node.op_type](left, right, out, transposed)
-
-
-_Shape = tuple[int, ...]
-_MACS: dict[str, Callable[[_Shape, _Shape, _Shape, bool], int]] = {
-    "Conv": lambda x, w, y, _: math.prod(y) * math.prod(w[1:]),
-    "ConvTranspose": lambda x, w, y, _: math.prod(x) * math.prod(w[1:]),
-    "MatMul": lambda x, w, y, _: math.prod(y) * x[-1],
-    "Gemm": lambda x, w, y, transposed: math.prod(y) * x[0 if transposed else -1],
-}
+    counted = onnx_cost.of(model, {image.name: (1, *shape)})
+    return params, sum(node.macs or 0 for node in counted.nodes)
 
 
 def _read(path: Path) -> onnx.ModelProto:

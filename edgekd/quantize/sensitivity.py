@@ -8,13 +8,12 @@ timed side by side, for a layer in float costs time, and so do the conversions a
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from edgekd import onnx_cost
 from edgekd.artifacts import (
     CalibrationTable,
     LayerLoss,
@@ -30,9 +29,6 @@ from edgekd.quantize.judge import Judge, Score, beaten
 from edgekd.quantize.placement import PRODUCTS, place
 from edgekd.quantize.qdq import quantize
 from edgekd.recipe import QuantizeSettings
-
-if TYPE_CHECKING:
-    import onnx
 
 LAYER_SAMPLES = 512
 MIX_SAMPLES = 3000
@@ -152,7 +148,9 @@ def losses(
         for node in graph.node
         if node.op_type in PRODUCTS and node.name not in placed.kept_float
     ]
-    products = macs(model.path)
+    products = {each.name: each.macs for each in onnx_cost.read(model.path).nodes}
+    batch = model.model_inputs[0].shape[0]
+    per_sample = batch if isinstance(batch, int) else 1
     found: list[tuple[float, float, LayerLoss]] = []
     for done, node in enumerate(layers, start=1):
         with tempfile.TemporaryDirectory(dir=out_dir) as name:
@@ -160,7 +158,9 @@ def losses(
             alone = quantize(model, table, form, Path(name), keep_float=others)
             score = judge.score(alone.path)
         lost = judge.lost(score)
-        loss = LayerLoss(node.name, node.op_type, products.get(node.name), lost, score.sqnr)
+        count = products.get(node.name)
+        macs = count // per_sample if count else None
+        loss = LayerLoss(node.name, node.op_type, macs, lost, score.sqnr)
         told = lost is not None and beaten(score.right, judge.fp32.right)
         found.append((-lost if told and lost else 0.0, score.sqnr, loss))
         progress(done, len(layers), f"{node.name} {score.sqnr:.1f} dB")
@@ -232,33 +232,3 @@ def choose(
         if enough(mixes[index].lost, mixes[index].sqnr):
             return index
     return min(among, key=lambda index: (mixes[index].lost or 0.0, -mixes[index].sqnr, index))
-
-
-def macs(path: Path) -> dict[str, int]:
-    """Multiply-accumulates of each product for one sample, by name, where shapes are known."""
-    import onnx
-
-    model = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False))
-    graph = model.graph
-    shapes: dict[str, list[int]] = {each.name: list(each.dims) for each in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        sizes = value.type.tensor_type.shape.dim
-        shapes.setdefault(value.name, [1, *(each.dim_value for each in sizes[1:])])
-    found = {}
-    for node in graph.node:
-        if node.op_type in PRODUCTS:
-            data, weight, out = (
-                shapes.get(each, [0]) for each in (*node.input[:2], node.output[0])
-            )
-            count = _macs(node, data, weight, out)
-            if count:
-                found[node.name] = count
-    return found
-
-
-def _macs(node: onnx.NodeProto, data: list[int], weight: list[int], out: list[int]) -> int:
-    if node.op_type == "Conv":
-        return math.prod(out) * math.prod(weight[1:])
-    if node.op_type == "ConvTranspose":
-        return math.prod(data) * math.prod(weight[1:])
-    return math.prod(out) * data[-1]

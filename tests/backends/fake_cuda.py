@@ -317,6 +317,7 @@ class FakeEngine:
         types: of the tensors that are not of their spec's type, by name.
         cost_ns: how long the network takes.
         capturable: what TensorRT for RTX says of it; None for TensorRT, which says nothing.
+        layer_ms: what it reports to a profiler; the first time, each layer takes a second longer.
         context: what it gives; None where it has been told to give none.
     """
 
@@ -328,6 +329,7 @@ class FakeEngine:
     cost_ns: int = 1000
     capturable: bool | None = None
     has_context: bool = True
+    layer_ms: tuple[tuple[str, float], ...] = ()
 
     def create_execution_context(self, *_: Any) -> FakeContext | None:
         return FakeContext(self) if self.has_context else None
@@ -347,6 +349,7 @@ class FakeContext:
         enqueues: whether it takes work; what it refuses, it has begun already.
         captures: whether that work can be captured.
         shapes: of the inputs, as they were set.
+        profiler: who is told of each layer, but not of those of a CUDA graph.
     """
 
     def __init__(self, engine: FakeEngine) -> None:
@@ -354,6 +357,7 @@ class FakeContext:
         self.enqueues = self.captures = True
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
+        self.profiler: Any = None
         self._prepared = False
         if engine.capturable is not None:
             self.is_stream_capturable = lambda stream: engine.capturable
@@ -387,6 +391,9 @@ class FakeContext:
 
         if device.is_capturing(stream) and not (self._prepared and self.captures):
             device.spoil(stream)
+        if self.profiler is not None and not device.is_capturing(stream):
+            for name, ms in engine.layer_ms:
+                self.profiler.report_layer_time(name, ms if self._prepared else ms + 1000)
         self._prepared = True
         device.enqueue(stream, work, engine.cost_ns)
         return self.enqueues

@@ -22,6 +22,7 @@ from edgekd.backends import cuda, ort
 from tests.backends.fake_cuda import FakeCuda, FakeEngine
 
 MAGIC = b"FAKEPLAN"
+REFORMAT = "Reformatting CopyNode for Input Tensor 0"  # a layer that no inspector knows
 
 
 class FakeTensorRt(SimpleNamespace):
@@ -51,7 +52,7 @@ class FakeTensorRt(SimpleNamespace):
         self.built: list[dict[str, Any]] = []
         self.log: Counter[str] = Counter()
         self.wrong = 0.0
-        self.ILogger, self.IProgressMonitor = _Logger, _Monitor
+        self.ILogger, self.IProgressMonitor, self.IProfiler = _Logger, _Monitor, _Profiler
         self.DataType = _DataType
         for each in _DataType:
             setattr(self, each.name, each)
@@ -125,6 +126,11 @@ class _Logger:
 
 class _Monitor:
     pass
+
+
+class _Profiler:
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        raise NotImplementedError
 
 
 class _Config:
@@ -284,6 +290,8 @@ def _engine(library: FakeTensorRt, model: bytes, profile: dict[str, Any]) -> Any
 
     engine = _Engine(library.device, opened.inputs, opened.outputs, compute, library)
     engine.profile, engine.layers = profile, _layers(onnx.load_from_string(model))
+    told = ((each["Name"], 0.001 * index) for index, each in enumerate(engine.layers, start=1))
+    engine.layer_ms = ((REFORMAT, 0.5), *told)
     return engine
 
 

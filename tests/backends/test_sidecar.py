@@ -31,6 +31,8 @@ FACTS = SideCar(
     calibration_sha256="1" * 64,
     compiled_sha256="",
     flags={"max_batch": "8"},
+    inputs=[{"name": "image", "dtype": "float32", "shape": ["batch", 1, 8, 8]}],
+    outputs=[{"name": "logits", "dtype": "float32", "shape": ["batch", 10]}],
 )
 HERE = ("tensorrt", "10.13.0.35", "linux-x86_64", "sm_86")
 

@@ -3,74 +3,163 @@
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 
-from edgekd.backends.base import Arrays
-from edgekd.bench import load
-from edgekd.bench.load import REACQUAINT, closed_loop, interleaved, quiet_collector, throughput
+from edgekd import trace
+from edgekd.artifacts import TensorSpec
+from edgekd.bench.load import (
+    EVERY_ANSWER,
+    REACQUAINT,
+    SOME_ANSWERS,
+    closed_loop,
+    in_turns,
+    interleaved,
+    quiet_collector,
+    several_at_once,
+    throughput,
+)
+from edgekd.errors import BenchError
+from tests.bench.planted import Clock, Planted, Timed, constant, feeds
+
+PULSE = np.zeros(1, np.int64)
 
 
-class Planted:
-    """Spins for a time that the call's number decides; writes down what it was fed."""
-
-    inputs = ()
-    outputs = ()
-
-    def __init__(
-        self, times_us: Iterator[float], log: list[str] | None = None, name: str = ""
-    ) -> None:
-        self.times, self.fed, self.log, self.name = times_us, [], log, name  # type: ignore[var-annotated]
-
-    def run(self, feeds: Arrays) -> Arrays:
-        self.fed.append(feeds)
-        if self.log is not None:
-            self.log.append(self.name)
-        end = time.perf_counter_ns() + int(next(self.times) * 1e3)
-        while time.perf_counter_ns() < end:
-            pass
-        return {}
-
-    def __enter__(self):  # type: ignore[no-untyped-def]
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-def constant(us: float) -> Iterator[float]:
-    while True:
-        yield us
-
-
-def feeds(n: int) -> list[Arrays]:
-    return [{"x": np.array([index])} for index in range(n)]
+def run(session: Planted | Timed, calls: int, limit_ns: int = 10**10, n: int = 1) -> trace.Trace:
+    record = trace.empty(calls)
+    made = closed_loop(session, feeds(n))(record, 0, limit_ns, PULSE)  # type: ignore[arg-type]
+    return record[:made]
 
 
 def test_every_call_is_kept_the_stall_with_the_rest() -> None:
     stalls = [20.0, 20.0, 20_000.0, 20.0]
-    starts, latencies = closed_loop(Planted(iter(stalls)), feeds(1), 4, 10**10)
-    assert len(starts) == len(latencies) == 4
+    record = run(Planted(iter(stalls)), 4)
+    latencies = trace.service(record)
+    assert len(latencies) == 4
     assert latencies.argmax() == 2
     assert latencies[2] >= 20_000_000
-    assert (np.diff(starts) >= latencies[:-1]).all()  # one call after another
-    assert latencies.dtype == starts.dtype == np.int64
+    assert (np.diff(record[:, trace.BEGUN]) >= latencies[:-1]).all()  # one call after another
+    assert record.dtype == np.int64
+    assert PULSE[0] == record[-1, trace.ANSWERED]  # who supervises knows that it came back
 
 
 def test_feeds_take_turns() -> None:
     session = Planted(constant(0))
-    closed_loop(session, feeds(3), 7, 10**10)
+    run(session, 7, n=3)
     assert [int(each["x"][0]) for each in session.fed] == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_time_is_limited_and_at_least_one_call_is_made() -> None:
-    _, latencies = closed_loop(Planted(constant(2_000)), feeds(1), 1000, 10_000_000)
-    assert 1 <= len(latencies) < 1000
-    _, latencies = closed_loop(Planted(constant(2_000)), feeds(1), 1000, 0)
-    assert len(latencies) == 1
+    assert 1 <= len(run(Planted(constant(2_000)), 1000, 10_000_000)) < 1000
+    assert len(run(Planted(constant(2_000)), 1000, 0)) == 1
+
+
+def test_a_query_of_several_streams_is_answered_with_its_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = Clock(monkeypatch).session(lambda call: 1000)
+    record = trace.empty(3)
+    several_at_once(session, feeds(5), 4)(record, 0, 10**10, PULSE)  # type: ignore[arg-type]
+    assert trace.service(record).tolist() == [4000] * 3
+    asked = [int(each["x"][0]) for each in session.fed]
+    assert asked == [0, 1, 2, 3, 1, 2, 3, 4, 2, 3, 4, 0]
+
+
+FINE = np.zeros((1, 2), np.float32)
+BAD = {
+    "holds values that are not finite": {"y": np.full((1, 2), np.inf, np.float32)},
+    r"has shape \(1, 3\)": {"y": np.zeros((1, 3), np.float32)},
+    r"has shape \(2,\)": {"y": np.zeros(2, np.float32)},
+    "there is no output 'y'": {"z": FINE},
+}
+
+
+@pytest.mark.parametrize("complaint", BAD)
+def test_an_answer_that_should_not_be_ends_the_run_and_keeps_what_was(
+    complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Clock(monkeypatch).session(lambda call: 5, {"y": FINE})
+    session.outputs = (TensorSpec("y", "float32", ("batch", 2)),)
+    answers = [{"y": FINE}, {"y": FINE}, BAD[complaint]]
+    session.run, plain = lambda feed: answers[plain(feed) is None or session.calls - 1], session.run  # type: ignore[method-assign,assignment]
+    record = trace.empty(9)
+    with pytest.raises(BenchError, match=f"frame 2: .*{complaint}"):
+        closed_loop(session, feeds(1))(record, 0, 10**10, PULSE)  # type: ignore[arg-type]
+    assert len(trace.service(record)) == 3
+
+
+def test_large_answers_are_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = np.zeros(EVERY_ANSWER + 1, np.float32)
+    large[-1] = np.nan
+    session = Clock(monkeypatch).session(lambda call: 5, {"y": large})
+    session.outputs = (TensorSpec("y", "float32", (EVERY_ANSWER + 1,)),)
+    with pytest.raises(BenchError, match="frame 0"):
+        run(session, 3)
+    assert SOME_ANSWERS > 1
+
+
+def test_a_session_that_raises_is_named_with_its_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(call: int) -> int:
+        if call == 3:
+            raise RuntimeError("out of\nluck")
+        return 5
+
+    record = trace.empty(9)
+    session = Clock(monkeypatch).session(broken)
+    with pytest.raises(BenchError, match="frame 3: RuntimeError: out of luck"):
+        closed_loop(session, feeds(1))(record, 0, 10**10, PULSE)  # type: ignore[arg-type]
+    assert len(trace.service(record)) == len(trace.decided(record)) == 3
+    assert len(trace.reached(record)) == 4  # it was begun
+
+
+def test_a_clock_that_goes_back_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = Clock(monkeypatch).session(lambda call: -7 if call == 4 else 5)
+    with pytest.raises(BenchError, match="the clock went back by 7 ns during frame 4"):
+        run(session, 9)
+
+
+def test_one_that_fails_leaves_the_turns_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def broken(call: int) -> int:
+        if call == 60:
+            raise RuntimeError("no")
+        return 5
+
+    sessions = [clock.session(lambda call: 5), clock.session(broken)]
+    timings = in_turns(
+        [closed_loop(each, feeds(1)) for each in sessions],  # type: ignore[arg-type]
+        [trace.empty(100), trace.empty(100)],
+        blocks=5, limit_ns=10**10, seed=0, begin_ns=0, pulse=PULSE,
+    )  # fmt: skip
+    assert timings[0].failure is None
+    assert timings[0].count == 100
+    assert isinstance(timings[1].failure, BenchError)
+    assert 0 < timings[1].count < 60
+    with pytest.raises(BenchError, match="frame"):
+        interleaved(
+            [clock.session(broken)],
+            [feeds(1)],
+            calls=90,
+            blocks=1,
+            limit_ns=10**10,
+            seed=0,  # type: ignore[list-item]
+        )
+
+
+def test_so_many_frames_at_least_however_long_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(least: int) -> int:
+        session = Clock(monkeypatch).session(lambda call: 1_000_000)
+        drive = closed_loop(session, feeds(1))  # type: ignore[arg-type]
+        (timing,) = in_turns(
+            [drive], [trace.empty(1000)],
+            blocks=10, least=least, limit_ns=100_000_000, seed=0, begin_ns=0, pulse=PULSE,
+        )  # fmt: skip
+        return timing.count
+
+    assert 100 <= count(0) <= 120  # what fits into the limit, and the call that ends each block
+    assert 400 <= count(400) <= 1000
 
 
 def test_sessions_take_turns_in_a_random_order_after_a_warm_up_that_is_not_kept() -> None:
@@ -97,7 +186,8 @@ def test_sessions_take_turns_in_a_random_order_after_a_warm_up_that_is_not_kept(
     assert seen[-1] == (10, 10)
     for each in timings:
         assert each.spent_ns == sum(int(block.sum()) for block in each.latencies_ns)
-        assert (np.diff(np.concatenate(each.starts_ns)) > 0).all()
+        assert (np.diff(each.trace[:, trace.BEGUN]) > 0).all()
+        assert each.blocks == tuple(range(0, 50, 5))
 
 
 @pytest.mark.parametrize("calls", [1, 7, 10, 52])
@@ -108,22 +198,10 @@ def test_as_many_calls_are_timed_as_were_asked_for(calls: int) -> None:
     assert timings[0].count == calls
 
 
-class _Clock:
-    """A clock that stands still but for what a session takes: a millisecond a call."""
-
-    inputs = outputs = ()
-    now = 0
-
-    def run(self, feeds: Arrays) -> Arrays:
-        self.now += 1_000_000
-        return {}
-
-
 def test_throughput_counts_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    session: Any = _Clock()
-    monkeypatch.setattr(load, "perf_counter_ns", lambda: session.now)
-    one = throughput(session, feeds(1)[0], 1, 50_000_000)
-    many = throughput(session, feeds(1)[0], 32, 50_000_000)
+    session = Clock(monkeypatch).session(lambda call: 1_000_000)
+    one = throughput(session, feeds(1)[0], 1, 50_000_000, PULSE)  # type: ignore[arg-type]
+    many = throughput(session, feeds(1)[0], 32, 50_000_000, PULSE)  # type: ignore[arg-type]
     assert one == pytest.approx(1000)
     assert many == pytest.approx(32_000)
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgekd import targets
+from edgekd import targets, trace, verdict
 from edgekd.artifacts import Checkpoint, Dataset, EngineFile, OnnxModel
 from edgekd.backends.base import Arrays, build_engine, find
-from edgekd.bench import host, load
 from edgekd.bench.measure import (
+    ALLOWED,
     bench,
-    from_json,
+    camera,
+    camera_load,
+    complete,
+    from_images,
     measure,
-    peak_memory,
+    profile,
     side_by_side,
-    to_json,
+    single_stream,
 )
-from edgekd.bench.stats import summary
+from edgekd.bench.scenarios import Load
+from edgekd.bench.worker import Request, from_json, request, to_json
 from edgekd.errors import BenchError
-from edgekd.recipe import BenchSettings
+from edgekd.recipe import BenchSettings, BudgetSettings
+from edgekd.stats import misses
+from edgekd.stats.percentiles import summary
+from tests.bench.planted import backend  # noqa: F401
 
 SETTINGS = BenchSettings(samples=70, seconds=0.5, blocks=7)
 
@@ -53,56 +61,145 @@ def test_everything_is_recorded(
         "time.perf_counter_ns",
     )
     assert found.host["cpu"]
+    assert found.load["frames"] == 70
+    assert "disturbances" in found.watch
     assert seen[-1][0] == seen[-1][1]
     for each in found.items:
-        latencies, starts = np.load(each.latencies_ns), np.load(each.starts_ns)
-        assert latencies.dtype == starts.dtype == np.int64
-        assert len(latencies) == len(starts) == each.samples <= 70
+        record = np.load(each.trace)
+        latencies = trace.service(record)
+        assert record.dtype == np.int64
+        assert len(record) == each.samples <= 70
+        assert each.blocks == tuple(range(0, 70, 10))
         assert dict(each.latency_ns) == summary(latencies)
         assert "p99" in each.untold  # 70 samples cannot tell it
         assert "p50" not in each.untold
+        assert each.early_ns["p99"] is None
+        assert each.early_ns["p90"] is not None
         assert set(each.throughput_per_s) == {"1", "32"}
         assert each.throughput_per_s["1"] == pytest.approx(1e9 / latencies.mean())
-        assert each.peak_memory_bytes is not None
-        assert 10e6 < each.peak_memory_bytes < 3e9
-    torch, ort, _ = found.items
-    assert torch.peak_memory_bytes and ort.peak_memory_bytes
+        assert each.start is not None
+        assert each.start.import_ns > each.start.second_ns
+        assert each.start.peak_memory_bytes is not None
+        assert 10e6 < each.start.peak_memory_bytes < 3e9
+        assert not each.lateness_ns
+        assert not each.partial
+    torch, ort, _ = (each.start for each in found.items)
+    assert torch and ort and torch.peak_memory_bytes and ort.peak_memory_bytes
     assert torch.peak_memory_bytes > 1.5 * ort.peak_memory_bytes  # a process that never met torch
 
 
-def test_few_images_make_whole_batches(
-    engines: list[EngineFile], dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_camera_gives_as_many_frames_as_the_budget_needs(
+    engines: list[EngineFile], dataset: Dataset, tmp_path: Path
 ) -> None:
-    counted: list[tuple[int, int]] = []
+    budget = BudgetSettings(fps=200, miss_rate=0.1, confidence=0.9)
+    found = camera(engines[1], dataset, SETTINGS, budget, tmp_path)
+    (only,) = found.items
+    record = np.load(only.trace)
+    assert len(record) == misses.frames_needed(0.1, 0.9, ALLOWED)
+    assert (np.diff(record[:, trace.DUE]) == 5_000_000).all()
+    assert found.load["policy"] == "drop-oldest"
+    assert set(only.lateness_ns) == {"p50", "p99", "max"}
+    assert {"idle", "pause"} <= set(only.starts_ns) <= {"warm", "idle", "pause"}
+    assert dict(only.latency_ns) == summary(trace.response(record))
 
-    def count(session: object, feed: Arrays, batch: int, limit_ns: int) -> float:
-        counted.append((len(feed["image"]), batch))
-        return 1.0
 
-    monkeypatch.setattr(load, "throughput", count)
+def test_a_camera_is_given_no_more_time_than_it_may_take() -> None:
+    budget = BudgetSettings(fps=10)
+    assert camera_load(SETTINGS, budget, None).frames == misses.frames_needed(0.01, 0.99, ALLOWED)
+    assert camera_load(SETTINGS, budget, 3.0).frames == 30
+    assert camera_load(SETTINGS, budget, 3.0, 7).frames == 7
+    assert camera_load(SETTINGS, budget, None, 10_000).seconds > 1000
+
+
+def test_layers_are_timed_on_validation_images(
+    engines: list[EngineFile], onnx_model: OnnxModel, dataset: Dataset
+) -> None:
+    found = profile(engines[1], onnx_model, dataset, SETTINGS)
+    assert found.engine == engines[1].name
+    assert any(each.role == "compute" and each.macs for each in found.layers)
+
+
+def test_few_images_make_whole_batches(engines: list[EngineFile], dataset: Dataset) -> None:
     images = np.zeros((3, 1, 8, 8), np.uint8)
-    measure(engines[1:2], images, dataset.preprocessing, SETTINGS, tmp_path)
-    assert counted == [(32, 32)]
+    one, other = from_images(engines[:2], images, dataset.preprocessing, SETTINGS)
+    assert one["image"].shape == (64, 1, 8, 8)
+    assert one["image"] is other["image"]  # written once, however many engines take it
 
 
-def test_an_engine_that_fails_in_its_own_process_is_named(engines: list[EngineFile]) -> None:
-    with pytest.raises(BenchError, match="student/onnxruntime-cpu/fp32 does not run in a process"):
-        peak_memory(replace(engines[1], path=Path("/nowhere.onnx")), 1)
+def test_one_that_fails_is_kept_as_far_as_it_got_and_refused_by_a_build(
+    backend: Callable[..., EngineFile],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    feeds = {"x": np.zeros((8, 4), np.float32)}
+    load = replace(single_stream(SETTINGS), blocks=1)
+    engines = [
+        backend("student"),
+        backend("teacher", what="raise", at=100),
+        backend("control", what="raise", at=0),
+    ]
+    found = measure(engines, [feeds] * 3, load, SETTINGS, tmp_path)
+    good, bad, worse = found.items
+    assert good.start is not None
+    assert bad.start is None
+    assert 0 < bad.samples < 60
+    assert len(trace.service(np.load(bad.trace))) == bad.samples
+    assert (worse.samples, dict(worse.latency_ns)) == (0, {})
+    assert verdict.timed(worse, BudgetSettings(fps=1))["latency_ns"] is None
+    with pytest.raises(BenchError, match="teacher/planted/fp32: frame .*out of luck"):
+        complete(found)
+    with pytest.raises(BenchError, match="student/planted/fp32.*frame 0: RuntimeError"):
+        measure([backend(what="raise", at=0)], [feeds], load, SETTINGS, tmp_path)
 
 
-def test_an_engine_survives_the_way_to_another_process(engines: list[EngineFile]) -> None:
+def test_what_cannot_be_kept_is_said(
+    backend: Callable[..., EngineFile],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    feeds = {"x": np.zeros((8, 4), np.float32)}
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(BenchError, match="cannot be written"):
+        measure([backend()], [feeds], Load(frames=5, blocks=1), SETTINGS, nowhere)
+
+
+def test_a_slow_start_and_likeness_are_warned_of(
+    backend: Callable[..., EngineFile],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    from edgekd.bench.measure import _warnings
+
+    rng = np.random.default_rng(0)
+    begun = np.arange(4000) * 10**6
+
+    def record(took: np.ndarray) -> np.ndarray:
+        return np.stack([begun, begun, begun + took.astype(np.int64)], 1)
+
+    steady = 100_000 + rng.exponential(5000, 4000)
+    none = np.empty(0, np.int64)
+    assert _warnings(record(steady), none, Load()) == []
+    slow = steady + 200_000 * (np.arange(4000) < 600)
+    assert "still warming up" in _warnings(record(slow), none, Load())[0]
+    waves = steady + 50_000 * (np.arange(4000) // 200 % 2)
+    assert "resemble each other" in " ".join(_warnings(record(waves), none, Load()))
+    load = Load(scenario="camera", period_ns=10**6)
+    assert "load generator itself was late" in " ".join(
+        _warnings(record(steady), np.full(100, 20_000), load)
+    )
+    assert not _warnings(record(steady), np.full(100, 5_000), load)
+
+
+def test_an_engine_and_a_request_survive_the_way_to_another_process(
+    engines: list[EngineFile],
+) -> None:
     for each in engines:
         assert from_json(to_json(each)) == each
-
-
-def test_the_host_is_described() -> None:
-    facts = host.facts()
-    assert facts["cores"] >= 1
-    assert facts["memory_bytes"] > 1e8
-    assert facts["cpu"]
-    assert isinstance(facts["flags"], list)
-    assert host.load_average() >= 0
-    assert host.facts() == facts  # what keys are made of does not flutter
+    asked = Request(
+        engines=tuple((each, Path("feeds.npz")) for each in engines),
+        load=Load(batches=(1, 2)),
+        threads=2,
+        timeout_s=1.5,
+        folder=Path("folder"),
+    )
+    assert request(asked.to_json()) == asked
 
 
 def test_models_side_by_side_on_the_targets_that_are_here(

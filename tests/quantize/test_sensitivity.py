@@ -18,7 +18,7 @@ from edgekd.calibration.collect import collect
 from edgekd.calibration.table import tabulate
 from edgekd.quantize.judge import Judge
 from edgekd.quantize.qdq import quantize
-from edgekd.quantize.sensitivity import analyse, choose, losses, macs
+from edgekd.quantize.sensitivity import analyse, choose, losses
 from edgekd.recipe import QuantizeSettings
 from tests.quantize.classifier import UNITS, classifier, images, unlabelled
 
@@ -201,10 +201,3 @@ def test_one_target_that_allows_it_is_enough() -> None:
     fp32 = {"a": {"p50": 40, "p99": 40}, "b": {"p50": 30, "p99": 30}}
     assert choose(mixes, fp32, lambda lost, sqnr: lost == 0.0, None) == 1
     assert choose(mixes, fp32, lambda lost, sqnr: lost == 0.0, 15) == 0
-
-
-def test_macs_are_the_networks_own(onnx_model: OnnxModel) -> None:
-    from edgekd import models
-
-    _, total = models.cost(models.create("resnet8", 10, 1), (1, 8, 8))
-    assert sum(macs(onnx_model.path).values()) == total

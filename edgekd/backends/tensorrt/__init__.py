@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ import numpy as np
 
 from edgekd.artifacts import Checkpoint, EngineFile, OnnxModel, QuantizedModel
 from edgekd.backends import cuda
-from edgekd.backends.base import Availability, Buildable, GpuOptions
-from edgekd.backends.tensorrt import builder, inspector, library, sidecar
+from edgekd.backends.base import Arrays, Availability, Buildable, GpuOptions
+from edgekd.backends.tensorrt import builder, inspector, library, profiler, sidecar
 from edgekd.backends.tensorrt.session import TensorRtSession
 from edgekd.errors import (
     BackendUnavailable,
@@ -28,6 +28,7 @@ from edgekd.errors import (
     EngineIncompatible,
     StageError,
 )
+from edgekd.measurements import LayerTime
 from edgekd.progress import Progress, silent
 from edgekd.store import default_root, hash_file
 from edgekd.targets import Target
@@ -40,7 +41,7 @@ BACKENDS = ("tensorrt", "tensorrt-rtx")
 """Those here, whose engines are bound to a GPU and to a version."""
 UNBUILT = ".onnx"
 """The ending of an engine that is yet to be built, on the device: it is the ONNX itself."""
-_COMPILED = ".jit"
+COMPILED = ".jit"
 """The ending of what TensorRT for RTX compiled on the device that runs the engine."""
 _NUMPY = {
     "FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "INT8": "int8",
@@ -110,7 +111,9 @@ class TensorRt:
             onnx_sha256=hash_file(model.path).sha256,
             calibration_sha256=getattr(model, "calibration_sha256", ""),
             compiled_sha256="",
-            flags=options,
+            flags=to_text(target) | options,
+            inputs=[asdict(each) for each in model.model_inputs],
+            outputs=[asdict(each) for each in model.model_outputs],
         )
         engine = EngineFile(
             role="",
@@ -140,10 +143,7 @@ class TensorRt:
                 "its ONNX, not built yet",
                 "run `edgekd verify BUNDLE --rebuild` on the device",
             )
-        chosen = gpu or GpuOptions(
-            device_layer=engine.options.get("device_layer", GpuOptions.device_layer),
-            cuda_graph=engine.options.get("cuda_graph", "true") == "true",
-        )
+        chosen = gpu or _built_with(engine)
         host_code = chosen.host_code or os.environ.get(sidecar.HOST_CODE) == "1"
         lib = self._library()
         facts = sidecar.read(_part(engine, sidecar.SUFFIX))
@@ -185,6 +185,15 @@ class TensorRt:
         with self.open(engine) as session:
             return inspector.inspect(self._library(), session.context.engine)
 
+    def profile(
+        self, engine: EngineFile, feeds: Arrays, threads: int = 1, runs: int = 50
+    ) -> tuple[int, tuple[LayerTime, ...]]:
+        """See ``Profiles.profile``; without CUDA graphs, of which no layer's time is told."""
+        gpu = replace(_built_with(engine), cuda_graph=False)
+        with self.open(engine, threads, gpu) as session:
+            facts = inspector.inspect(self._library(), session.context.engine).layers
+            return profiler.profile(self._library(), session, facts, feeds, runs)
+
     def _library(self) -> Any:
         return library.load(self.library, self.name, self.extra)
 
@@ -219,7 +228,7 @@ class TensorRt:
                 }
             )
             compiled = session.context.get_runtime_config().get_runtime_cache().serialize()
-        path = engine.path.with_suffix(_COMPILED)
+        path = engine.path.with_suffix(COMPILED)
         content = bytes(memoryview(compiled))
         path.write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
@@ -244,6 +253,13 @@ def is_elsewhere(target: Target, here: str) -> bool:
         here: the GPU that is here, such as ``sm_87``; empty without one.
     """
     return target.built != "anywhere" and target.device not in ("cuda", here)
+
+
+def _built_with(engine: EngineFile) -> GpuOptions:
+    return GpuOptions(
+        device_layer=engine.options.get("device_layer", GpuOptions.device_layer),
+        cuda_graph=engine.options.get("cuda_graph", "true") == "true",
+    )
 
 
 def _capabilities(target: Target) -> list[str]:
@@ -273,7 +289,7 @@ def _context(
     config = loaded.create_runtime_config()
     cache = config.create_runtime_cache()
     for part in engine.parts:
-        if part.suffix == _COMPILED:  # refused, and compiled anew, on another GPU or driver
+        if part.suffix == COMPILED:  # refused, and compiled anew, on another GPU or driver
             cache.deserialize(sidecar.checked(part, facts.compiled_sha256))
     config.set_runtime_cache(cache)
     if can.own_graphs and chosen.cuda_graph:

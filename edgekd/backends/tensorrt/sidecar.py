@@ -12,6 +12,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from edgekd.backends.cuda import Gpu
 from edgekd.errors import CorruptBundle, EngineIncompatible, HostCodeRefused
@@ -44,6 +45,8 @@ class SideCar:
         compiled_sha256: of what was compiled for the GPU and lies beside the plan; empty where
             nothing does.
         flags: what else it was built with, by name.
+        inputs: its tensors, each a ``name``, a ``dtype`` and a ``shape``.
+        outputs: the same.
     """
 
     sha256: str
@@ -60,6 +63,8 @@ class SideCar:
     calibration_sha256: str
     compiled_sha256: str
     flags: dict[str, str]
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
 
 
 def path_of(plan: Path) -> Path:
@@ -101,6 +106,7 @@ _KINDS: dict[str, type] = {
     **dict.fromkeys(("precision", "onnx_sha256", "calibration_sha256", "compiled_sha256"), str),
     "gpu": str,
     "bytes": int, "version_compatible": bool, "flags": dict,
+    "inputs": list, "outputs": list,
 }  # fmt: skip
 
 

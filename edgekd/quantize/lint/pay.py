@@ -5,9 +5,9 @@ Each function yields a node and what is odd about it; no node where it is about 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
+from edgekd import onnx_cost
 from edgekd.quantize.lint.forms import Odd
 from edgekd.quantize.lint.view import View
 
@@ -59,10 +59,13 @@ def macs(view: View, node: onnx.NodeProto) -> int:
     left, weight, out = (view.shape(name) for name in (*node.input[:2], node.output[0]))
     if not left or not weight or not out:
         return 0
-    sizes = (*out[1:], *(weight[1:] if node.op_type == "Conv" else left[-1:]))
-    return math.prod(each for each in sizes if isinstance(each, int)) * all(
-        isinstance(each, int) for each in sizes
-    )
+    sizes = [
+        tuple(each for each in shape if isinstance(each, int))
+        for shape in ((1, *left[1:]), weight, (1, *out[1:]))
+    ]
+    if list(map(len, sizes)) != [len(left), len(weight), len(out)]:
+        return 0
+    return onnx_cost.macs(node.op_type, sizes[0], sizes[1], sizes[2])
 
 
 def _convolutions(view: View) -> list[onnx.NodeProto]:

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.stats import binomial
+
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99_9": 0.999}
 CONFIDENCE = 0.99
 
@@ -36,6 +38,30 @@ def fewest(share: float, confidence: float = CONFIDENCE) -> int:
     return n
 
 
+def early_stopping(
+    latencies_ns: npt.NDArray[np.int64], share: float, confidence: float = CONFIDENCE
+) -> int | None:
+    """MLPerf LoadGen's early-stopping estimate of a percentile, which is no more than this.
+
+    LoadGen finds the largest t for which t or fewer samples beyond the percentile would be a
+    rarity (loadgen/early_stopping.cc, with a tolerance of zero), and reports the t-th largest
+    sample (``EarlyStopping`` in loadgen/results.cc). The (t + 1)-th would hold already; the
+    same rank is taken, so that both tools tell the same number.
+
+    Returns:
+        That sample; None where there are fewer than ``fewest``.
+    """
+    n = len(latencies_ns)
+    if n == 0:
+        return None
+    first, chances = binomial.cdf(n, 1 - share)
+    rare = int(np.searchsorted(chances, 1 - confidence, side="right"))
+    beyond = first + rare - 1
+    if beyond < 1:
+        return None
+    return int(np.partition(latencies_ns, n - beyond)[n - beyond])
+
+
 def interval(
     latencies_ns: npt.NDArray[np.int64], share: float, confidence: float = 0.95
 ) -> tuple[int, int] | None:
@@ -45,20 +71,12 @@ def interval(
     percentile is binomial. None where the samples are too few for an upper bound.
     """
     n = len(latencies_ns)
+    if n == 0:
+        return None
     tail = (1 - confidence) / 2
-    pmf = np.exp(
-        [
-            math.lgamma(n + 1)
-            - math.lgamma(k + 1)
-            - math.lgamma(n - k + 1)
-            + k * math.log(share)
-            + (n - k) * math.log1p(-share)
-            for k in range(n + 1)
-        ]
-    )
-    cdf = np.cumsum(pmf)
-    low = int(np.searchsorted(cdf, tail, side="right"))  # P(count < low) <= tail
-    high = int(np.searchsorted(cdf, 1 - tail)) + 1  # P(count >= high) <= tail
+    first, chances = binomial.cdf(n, share)
+    low = first + int(np.searchsorted(chances, tail, side="right"))  # P(count < low) <= tail
+    high = first + int(np.searchsorted(chances, 1 - tail)) + 1  # P(count >= high) <= tail
     if low < 1 or high > n:
         return None
     ordered = np.sort(latencies_ns)

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import special
 from scipy import stats as scipy_stats
 
-from edgekd.bench.stats import fewest, interval, percentile, summary
+from edgekd.stats.percentiles import (
+    PERCENTILES,
+    early_stopping,
+    fewest,
+    interval,
+    percentile,
+    summary,
+)
 
 samples = st.lists(st.integers(1, 10**9), min_size=1, max_size=300).map(np.array)
 
@@ -58,6 +66,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(share: float, distributio
 def test_too_few_samples_have_no_interval() -> None:
     assert interval(np.arange(100), 0.999) is None
     assert interval(np.arange(100), 0.5) is not None
+    assert interval(np.array([], np.int64), 0.5) is None
 
 
 @given(st.integers(20, 400), st.sampled_from([0.5, 0.9]))
@@ -70,3 +79,73 @@ def test_the_ranks_are_the_binomials_own(n: int, share: float) -> None:
     low, high = found
     assert below.cdf(low - 1) <= 0.025 + 1e-9  # the truth lies under the lower bound
     assert below.sf(high - 1) <= 0.025 + 1e-9  # or over the upper
+
+
+def test_a_million_samples_have_the_binomials_ranks() -> None:
+    n, share = 1_000_000, 0.999
+    below = scipy_stats.binom(n, share)
+    found = interval(np.arange(1, n + 1), share)
+    assert found is not None
+    low, high = found
+    assert below.cdf(low - 1) <= 0.025 < below.cdf(low)
+    assert below.sf(high - 1) <= 0.025 < below.sf(high - 2)
+
+
+def _ranks_of_loadgen(n: int, share: float) -> int | None:
+    """Its own way: t from 1 on, for as long as h + t queries are no more than there are."""
+
+    def fewest_within(t: int) -> int:
+        h = 1
+        while special.betainc(h, t + 1, share) > 0.01:
+            h += 1
+        return h
+
+    t = 0
+    while fewest_within(t + 1) + t + 1 <= n:
+        t += 1
+    return n - t + 1 if t else None
+
+
+@pytest.mark.parametrize(
+    ("n", "share"),
+    [
+        (63, 0.9),
+        (64, 0.9),
+        (65, 0.9),
+        (300, 0.9),
+        (661, 0.99),
+        (662, 0.99),
+        (2500, 0.99),
+        (90, 0.5),
+    ],
+)
+def test_early_stopping_takes_the_sample_that_loadgen_takes(n: int, share: float) -> None:
+    samples = np.random.default_rng(0).permutation(np.arange(1, n + 1))
+    assert early_stopping(samples, share) == _ranks_of_loadgen(n, share)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.99, 0.999])
+def test_early_stopping_begins_where_a_percentile_can_be_told(share: float) -> None:
+    n = fewest(share)
+    assert early_stopping(np.arange(1, n), share) is None
+    assert early_stopping(np.arange(1, n + 1), share) == n
+    assert early_stopping(np.array([], np.int64), share) is None
+
+
+@pytest.mark.parametrize(("n", "share"), [(64, 0.9), (500, 0.9), (662, 0.99), (3000, 0.99)])
+def test_early_stopping_is_above_the_percentile_as_often_as_it_says(n: int, share: float) -> None:
+    trials = 3000
+    samples = np.random.default_rng(1).random((trials, n))
+    samples.sort(axis=1)
+    rank = early_stopping(np.arange(1, n + 1), share)
+    assert rank is not None
+    assert (samples[:, rank - 1] >= share).mean() >= 0.99 - 3 * np.sqrt(0.99 * 0.01 / trials)
+    two_lower = samples[:, rank - 3]
+    assert (two_lower >= share).mean() < 0.99 or n < 100  # and is no larger than it needs to be
+
+
+@given(st.integers(1, 3000), st.sampled_from([*PERCENTILES.values()]))
+def test_the_estimate_lies_above_the_plain_percentile(n: int, share: float) -> None:
+    samples = np.arange(1, n + 1)
+    found = early_stopping(samples, share)
+    assert found is None or found >= percentile(samples, share)
