@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,6 @@ from edgekd.artifacts import (
     Evaluation,
     Int8,
     Int8Check,
-    Measurement,
-    Measurements,
     Mix,
     OnnxModel,
     QuantizedModel,
@@ -27,11 +25,13 @@ from edgekd.artifacts import (
 from edgekd.backends.tensorrt import inspector
 from edgekd.backends.tensorrt.inspector import Inspection
 from edgekd.calibration.methods import label
+from edgekd.data import splits
+from edgekd.measurements import Measurement, Measurements, Profile
 from edgekd.recipe import BudgetSettings
-from edgekd.verdict import BASELINE, Row, prefer, row
+from edgekd.report import examples, layers, ranges, traces
+from edgekd.verdict import BASELINE, Row, accuracy, conclude, row
 
 SCHEMA = "1.0"
-_CURVE_POINTS = 100
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,16 @@ class Findings:
     to_student: Difference
     measurements: Measurements
     budget: BudgetSettings
+    camera: Measurements | None = None
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
 
 
 def summarise(found: Findings) -> dict[str, Any]:
     """The report as JSON holds it."""
     measured = {each.engine: each for each in found.measurements.items}
     engines = [_engine(found, each, measured) for each in found.engines.values()]
-    preferred, judged = prefer(engines, found.budget)
+    camera = None if found.camera is None else traces.camera(found.camera, found.budget)
+    preferred, judged = conclude(engines, found.budget, camera)
     return {
         "schema": SCHEMA,
         "name": found.name,
@@ -87,8 +90,16 @@ def summarise(found: Findings) -> dict[str, Any]:
             "classes": list(found.dataset.classes),
         },
         "quantisation": _quantisation(found),
+        "camera": camera,
+        "watch": traces.watch(found.measurements.watch),
+        "profiles": layers.profiles(found.profiles),
+        **_examples(found, preferred),
+        "calibration": None
+        if found.int8 is None
+        else ranges.audit(found.int8.chosen, found.int8.table),
         "bench": {
             "scenario": found.measurements.scenario,
+            "load": dict(found.measurements.load),
             "threads": found.measurements.threads,
             "clock": found.measurements.clock,
         },
@@ -99,15 +110,8 @@ def summarise(found: Findings) -> dict[str, Any]:
 
 
 def _engine(found: Findings, engine: EngineFile, measured: Mapping[str, Measurement]) -> Row:
-    line = row(engine, measured)
-    line["to_teacher"] = found.to_teacher.deltas.get(engine.name)
-    line["to_student"] = found.to_student.deltas.get(engine.name)
-    evaluation = found.evaluations.get(engine.name)
-    if evaluation is not None:
-        line["top1"] = evaluation.value
-        line["ci"] = [evaluation.low, evaluation.high]
-        line["agreement"] = evaluation.agreement
-        line["emulated"] = evaluation.emulated
+    line = row(engine, measured, found.budget)
+    line |= accuracy(found.evaluations.get(engine.name), found.to_teacher, found.to_student)
     if engine.name in found.inspections:
         inspection = found.inspections[engine.name]
         line["layers"] = {
@@ -118,7 +122,7 @@ def _engine(found: Findings, engine: EngineFile, measured: Mapping[str, Measurem
             "summary": inspector.summary(inspection, engine.precision),
         }
     if engine.name in measured:
-        line["curve"] = _curve(measured[engine.name])
+        line["curve"] = traces.curve(np.load(measured[engine.name].trace, allow_pickle=False))
     return line
 
 
@@ -140,6 +144,7 @@ def _waterfall(found: Findings) -> list[dict[str, Any]]:
             "top1": each.value,
             "ci": [each.low, each.high],
             "agreement": each.agreement,
+            "to_teacher": found.to_teacher.deltas.get(name),
             "to_student": found.to_student.deltas.get(name),
         }
         for stage, name in stages
@@ -190,12 +195,12 @@ def _notes(found: Findings, engines: Sequence[Mapping[str, Any]]) -> Sequence[st
             " alone with the same seed and epochs"
             + ("; on these images that cannot be told from nothing." if low <= 0 <= high else ".")
         )
-    for line in engines:
-        if line["latency_ns"] is not None and "p99_9" in line["untold"]:
-            notes.append(
-                f"{line['name']}: {line['samples']} samples are too few to tell p99.9;"
-                " the figure is the sample's own."
-            )
+    few = [each["name"] for each in engines if each["latency_ns"] and "p99_9" in each["untold"]]
+    if few:
+        notes.append(
+            "Too few samples were taken to tell p99.9, whose figure is the sample's own, of"
+            f" {', '.join(few)}."
+        )
     return notes
 
 
@@ -304,12 +309,22 @@ def _provenance(found: Findings) -> dict[str, Any]:
     }
 
 
-def _curve(timing: Measurement) -> list[list[float]]:
-    """The share of calls slower than a latency, as (nanoseconds, share), for a log-log plot."""
-    ordered = np.sort(np.load(timing.latencies_ns))
-    n = len(ordered)
-    beyond = np.unique(np.geomspace(1, n, _CURVE_POINTS).astype(int))
-    return [[float(ordered[n - each]), each / n] for each in beyond[::-1].tolist()]
+def _examples(found: Findings, preferred: str) -> dict[str, Any]:
+    """Which classes are confused, and the images on which engines disagree."""
+    test, classes = splits.read(found.dataset, "test"), found.dataset.classes
+    best = preferred if preferred in found.evaluations else f"student/{BASELINE}/fp32"
+
+    def outputs(name: str) -> examples.Outputs:
+        read: examples.Outputs = np.load(found.evaluations[name].outputs, allow_pickle=False)
+        return read
+
+    return {
+        "confusion": examples.confusion(best, outputs(best), test.labels, classes),
+        "disagreements": [
+            examples.disagreement((a, b), outputs(a), outputs(b), test, classes)
+            for a, b in examples.pairs(found.engines, found.evaluations, preferred)
+        ],
+    }
 
 
 def _top1(found: Findings, role: str) -> float | None:

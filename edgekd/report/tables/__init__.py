@@ -1,0 +1,1 @@
+"""The report's tables, for a page and for Markdown alike, by topic."""
