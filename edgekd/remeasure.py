@@ -1,134 +1,303 @@
-"""A bundle's engines measured again, on the machine that is here."""
+"""``edgekd bench``: anything that can be opened, measured on the machine that is here."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgekd import bundle as bundles
-from edgekd import targets as profiles
+from edgekd import subjects, trace
 from edgekd.advice import advise
-from edgekd.artifacts import EngineFile, OnnxModel
-from edgekd.backends.base import build_engine, find
-from edgekd.bench.measure import measure
-from edgekd.bundle import Bundle
-from edgekd.errors import BackendUnavailable, BundleError, EngineIncompatible, near_matches
+from edgekd.backends.base import batches
+from edgekd.bench import layers, loadgen
+from edgekd.bench.measure import camera_load, complete, frames_for, measure, single_stream
+from edgekd.bench.scenarios import Load, cut
+from edgekd.bench.supervise import STOPPED
+from edgekd.bundle import MANIFEST
+from edgekd.errors import BenchError, EdgekdError, RecipeError, near_matches
+from edgekd.measurements import Measurement, Measurements, Profile
 from edgekd.progress import Watcher
 from edgekd.recipe import BenchSettings, BudgetSettings
-from edgekd.verdict import prefer, row
+from edgekd.report import layers as told
+from edgekd.report import traces
+from edgekd.stats import compare
+from edgekd.store import default_root
+from edgekd.subjects import Subject, Wanted
+from edgekd.verdict import Row, prefer, row
 
-_ACCURACY = ("top1", "agreement", "to_teacher", "to_student")
-"""What the report knows of an engine from the full test split, which a bundle does not hold;
-what was emulated is no figure to judge by."""
+__all__ = ["STOPPED", "bench_anything", "complete", "keep", "own_budget", "plan"]
+SCHEMA = "1.0"
+TEACHER = "teacher"
+_SWEEP = (1, 2, 4, 8, 16, 32, 64)
+_LEAST_BLOCK = 30
+_MOST_FRAMES = 10_000_000  # of 24 bytes each, in shared memory
 
 
-def bench_bundle(
-    path: Path,
+def bench_anything(
+    what: str,
     *,
-    targets: Sequence[str],
+    against: str,
     budget: BudgetSettings,
-    teacher: bool,
-    settings: BenchSettings,
-    folder: Path,
+    load: Load,
+    profile: bool,
+    wanted: Wanted,
     watcher: Watcher,
-) -> dict[str, Any]:
-    """Times the engines that can run here and judges them; the bundle is not changed.
+    command: str,
+) -> tuple[dict[str, Any], Measurements]:
+    """Measures what a name stands for and judges it; what is measured is not changed.
 
     Args:
-        path: the bundle.
-        targets: only these; all of the bundle's if empty.
-        budget: what it lacks is taken from the bundle's own; accuracy from the bundle's report.
-        teacher: also build and time the teacher's ONNX for each target.
-        settings: samples, threads and so on.
-        folder: for what is built and measured on the way.
+        what: see ``subjects.named``.
+        against: the same, or ``teacher`` for a bundle's own; empty for nothing.
+        budget: see ``own_budget``.
+        load: what is asked of each engine.
+        profile: also time the preferred engine's layers.
+        wanted: of the thing, what.
+        watcher: told of progress.
+        command: for the report.
 
     Returns:
-        ``engines``, ``preferred``, ``verdict``, ``host`` and ``bench`` as in ``report.json``, and
-        ``advice``, see there.
+        A report, as ``report.json`` holds one, of what can be told without a build; and the
+        measurements, whose traces lie in ``wanted.folder``.
 
     Raises:
-        BundleError: a target is not in the bundle, or the teacher is not.
-        BackendUnavailable, EngineIncompatible: no engine can run here; why not the first.
+        RecipeError, BundleError: it cannot be measured.
+        BackendUnavailable, EngineIncompatible: none of it can run here; why not the first.
+        BenchError: nothing could be measured.
     """
-    bundle = bundles.read(path)
-    held = {each["target"] for each in bundle.engines}
-    for name in targets:
-        if name not in held:
-            raise BundleError(f"{path} has no engine for target '{name}'", near_matches(name, held))
-    engines: list[EngineFile] = []
-    refusals: list[BackendUnavailable | EngineIncompatible] = []
-    for record in bundle.engines:
-        if targets and record["target"] not in targets:
-            continue
-        engine = bundle.engine(record)
-        try:
-            with find(engine.backend).open(engine):
-                engines.append(engine)
-        except (BackendUnavailable, EngineIncompatible) as error:
-            refusals.append(error)
-    if not engines:
-        raise refusals[0]
-    runnable = sorted({each.target for each in engines})
-    if teacher:
-        model = _teacher(bundle)
-        for name in runnable:
-            place = folder / name
-            place.mkdir()
-            engines.append(build_engine(model, "teacher", profiles.load(name), place))
+    if load.loadgen:
+        loadgen.check(load)
+    own = subjects.named(what, wanted)
+    others = _others(what, against, own, wanted)
+    everything = [*own, *others]
+    _check_shapes(everything, wanted)
+    if load.is_open and len(everything) > 1:
+        turns = min(wanted.settings.blocks, load.frames // _LEAST_BLOCK)
+        load = replace(load, blocks=max(1, turns))
     begin = time.monotonic()
-    found_here = measure(
-        engines,
-        bundle.golden_images(),
-        bundle.preprocessing,
-        settings,
-        folder,
+    found = measure(
+        [each.engine for each in everything],
+        [each.feeds for each in everything],
+        load,
+        wanted.settings,
+        wanted.folder,
         watcher.begin("bench"),
     )
     watcher.end("bench", False, time.monotonic() - begin)
-    own = bundle.manifest["budget"]
-    budget = BudgetSettings(
-        fps=own["fps"] if budget.fps is None else budget.fps,
-        max_drop=own["max_drop"] if budget.max_drop is None else budget.max_drop,
-    )
-    measured = {each.engine: each for each in found_here.items}
-    report = json.loads(bundle.file("report.json").read_text())
-    known = {each["name"]: each for each in report["engines"] if not each["emulated"]}
-    rows = [
-        row(each, measured)
-        | {name: known[each.name][name] for name in _ACCURACY if each.name in known}
-        for each in engines
-    ]
-    preferred, verdict = prefer(rows, budget)
-    return {
-        "bundle": str(path),
+    measured = {each.engine: each for each in found.items}
+    rows = [row(each.engine, measured, budget) | each.known for each in everything]
+    mine = rows[: len(own)]
+    preferred, verdict = prefer(mine, budget)
+    best = next(each for each in own if each.engine.name == preferred)
+    profiles: dict[str, Profile] = {}
+    notes = advise(mine)
+    if profile and not any(each.partial for each in found.items):
+        try:
+            profiles[preferred] = _profile(best, wanted.settings.threads)
+        except EdgekdError as error:
+            notes.append(f"the layers of {preferred} could not be timed: {error}")
+        except KeyboardInterrupt:  # of what is already there nothing is lost
+            items = tuple(replace(each, partial=STOPPED) for each in found.items)
+            found = replace(found, items=items)
+            rows = [line | {"partial": STOPPED} for line in rows]
+    for line in rows:
+        record = np.load(measured[line["name"]].trace, allow_pickle=False)
+        line["curve"] = traces.curve(record)
+    camera = None
+    if found.scenario == "camera":
+        camera = traces.camera(replace(found, items=(measured[preferred],)), budget)
+    facts = {
+        "schema": SCHEMA,
+        "name": Path(what).resolve().name if Path(what).exists() else what,
         "verdict": verdict,
         "preferred": preferred,
         "budget": budget.canonical(),
         "engines": rows,
-        "advice": advise(rows),
+        "advice": notes,
+        "comparisons": _comparisons(own, others, measured),
         "bench": {
-            "scenario": found_here.scenario,
-            "threads": found_here.threads,
-            "clock": found_here.clock,
+            "scenario": found.scenario,
+            "load": dict(found.load),
+            "threads": found.threads,
+            "clock": found.clock,
         },
-        "host": dict(found_here.host),
+        "camera": camera,
+        "profiles": told.profiles(profiles),
+        "watch": traces.watch(found.watch),
+        "host": dict(found.host),
+        "command": command,
     }
+    return facts, found
 
 
-def _teacher(bundle: Bundle) -> OnnxModel:
-    if "teacher.onnx" not in bundle.hashes():
-        raise BundleError(
-            f"{bundle.root} does not hold the teacher",
-            "build it with bundle.teacher = true; one that ONNX Runtime runs is never in it",
+def keep(facts: Mapping[str, Any], found: Measurements, folder: Path | None) -> Path:
+    """Writes ``report.json`` and every trace where they stay.
+
+    Args:
+        facts: the report.
+        found: the measurements.
+        folder: where to; None for a fresh folder beside the store.
+
+    Returns:
+        The folder.
+
+    Raises:
+        BenchError: they cannot be written there.
+    """
+    if folder is None:
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", facts["name"])
+        folder = default_root().parent / "bench" / f"{stem}-{stamp}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in found.items:
+            shutil.copy(each.trace, folder / each.trace.name)
+        (folder / "report.json").write_text(json.dumps(facts, indent=1, allow_nan=False))
+    except OSError as error:
+        raise BenchError(
+            f"the results cannot be kept in {folder} ({error.strerror or error})",
+            "name another folder with -o; what was measured is shown above",
+        ) from error
+    return folder
+
+
+def own_budget(what: str, given: Mapping[str, Any]) -> BudgetSettings:
+    """A bundle's budget, with what the user gives in its place; of anything else that alone."""
+    path = Path(what)
+    own: Mapping[str, Any] = {}
+    if (path / MANIFEST).is_file():
+        own = bundles.read(path).manifest["budget"]
+    known = BudgetSettings.model_fields
+    return BudgetSettings(**{**{k: v for k, v in own.items() if k in known}, **given})
+
+
+def plan(
+    scenario: str,
+    settings: BenchSettings,
+    budget: BudgetSettings,
+    *,
+    frames: int | None = None,
+    seconds: float | None = None,
+    rate: float | None = None,
+    **further: Any,
+) -> Load:
+    """What to ask of each engine: the frames that the budget needs, unless the user says how many.
+
+    Args:
+        scenario: of ``scenarios.SCENARIOS``.
+        settings: the rest.
+        budget: its deadline decides how many frames are needed.
+        frames: how many; None for as many as are needed.
+        seconds: no longer than this; None for as long as it takes.
+        rate: of requests to a server.
+        further: fields of ``Load``.
+
+    Raises:
+        RecipeError: a camera without ``fps``, a server without a rate, or too many frames.
+    """
+    if scenario == "camera":
+        if budget.fps is None:
+            raise RecipeError("a camera has a rate", "give it with --fps", path="--scenario camera")
+        load = camera_load(settings, budget, seconds, frames)
+    elif scenario == "server":
+        rate = rate or budget.fps
+        if rate is None:
+            raise RecipeError("requests come at a rate", "give --rate", path="--scenario server")
+        as_camera = budget.model_copy(update={"fps": rate})
+        load = replace(
+            camera_load(settings, as_camera, seconds, frames),
+            scenario="server",
+            period_ns=0.0,
+            rate_per_s=rate,
+            policy="queue",
         )
-    student = bundle.engine(bundle.engines[0])
-    return OnnxModel(
-        path=bundle.file("teacher.onnx"),
-        opset=0,
-        model_inputs=student.model_inputs,
-        model_outputs=student.model_outputs,
-        parity=0.0,
-    )
+    else:
+        load = replace(single_stream(settings), scenario=scenario)
+        if seconds is not None:
+            load = replace(load, seconds=seconds)
+        elif budget.deadline_ns is not None and frames is None:
+            load = replace(load, least=frames_for(budget))
+        wanted = frames or max(load.frames, load.least)
+        load = replace(load, frames=wanted)
+        if scenario == "offline":
+            load = replace(load, batches=_SWEEP)
+    if load.frames > _MOST_FRAMES:
+        raise RecipeError(
+            f"{load.frames:,} frames are more than the {_MOST_FRAMES:,} that are kept of a run",
+            "cap them with --frames, or allow a higher --miss-rate",
+            path="--frames",
+        )
+    return replace(load, **further)
+
+
+def _check_shapes(everything: Sequence[Subject], wanted: Wanted) -> None:
+    known = {spec.name for each in everything for spec in each.engine.model_inputs}
+    for name in wanted.shapes:
+        if name and name not in known:
+            hint = near_matches(name, known)
+            raise RecipeError(f"no input is called '{name}'", hint, path="--shape")
+
+
+def _profile(best: Subject, threads: int) -> Profile:
+    fed = cut(best.feeds, batches(best.engine)[0])[0]
+    return layers.profile(best.engine, best.model, fed, threads)
+
+
+def _others(what: str, against: str, own: Sequence[Subject], wanted: Wanted) -> list[Subject]:
+    if not against:
+        return []
+    apart = replace(wanted, folder=wanted.folder / "against")
+    if against == TEACHER:
+        path = Path(what)
+        if not (path / MANIFEST).is_file():
+            raise RecipeError(f"{what} is no bundle, and has no teacher", path="--against teacher")
+        targets = sorted({each.engine.target for each in own})
+        return subjects.teacher_of(bundles.read(path), targets, apart)
+    found = subjects.named(against, apart)
+    names = {each.engine.name for each in own}
+    return [
+        replace(each, engine=replace(each.engine, role=f"against-{each.engine.role}"))
+        if each.engine.name in names
+        else each
+        for each in found
+    ]
+
+
+def _comparisons(
+    own: Sequence[Subject], others: Sequence[Subject], measured: Mapping[str, Measurement]
+) -> list[Row]:
+    """Each engine's p50 and p99 over those of what it is held against, on the same target if any.
+
+    Ratios are of interleaved blocks, with 95 % intervals by resampling rounds.
+    """
+    found = []
+    for each in own:
+        same = [other for other in others if other.engine.target == each.engine.target]
+        for other in (same or others)[:1]:
+            pair = [measured[one.engine.name] for one in (each, other)]
+            if any(one.partial for one in pair) or len(pair[0].blocks) != len(pair[1].blocks):
+                continue
+            blocks = [_blocks(one) for one in pair]
+            if len(blocks[0]) < 2:
+                continue
+            ratios = {
+                name: compare.block_bootstrap_ratio(*blocks, share=share)
+                for name, share in (("p50", 0.5), ("p99", 0.99))
+            }
+            found.append({"engine": each.engine.name, "against": other.engine.name, **ratios})
+    return found
+
+
+def _blocks(one: Measurement) -> list[Any]:
+    record = np.load(one.trace, allow_pickle=False)
+    parts = np.split(record, one.blocks[1:])
+    return [trace.response(each) for each in parts]

@@ -20,9 +20,9 @@ MAY_IMPORT = {
     "pydantic": ["recipe.py", "recipe_file.py"],
     "click": ["cli/*"],
     "rich": ["cli/*"],
-    "PIL": ["cli/run.py", "data/pixels.py"],
+    "PIL": ["cli/run.py", "data/pixels.py", "report/*"],
     "jinja2": ["report/*"],
-    "matplotlib": ["report/*"],
+    "matplotlib": ["report/charts/*", "report/render.py"],
     "filelock": ["store.py"],
     "platformdirs": ["store.py", "data/fashion_mnist.py"],
     "sklearn": ["data/digits.py"],
@@ -36,7 +36,14 @@ MAY_IMPORT = {
         "quantize/operators.py",
         "backends/torch_eager.py",
     ],
-    "onnx": ["calibration/*", "quantize/*", "quantize/lint/*", "models/onnx_file.py"],
+    "onnx": [
+        "onnx_cost.py",
+        "bench/roofline.py",
+        "calibration/*",
+        "quantize/*",
+        "quantize/lint/*",
+        "models/onnx_file.py",
+    ],
     "onnxruntime": [
         "backends/ort.py",
         "backends/ort_providers.py",
@@ -47,6 +54,8 @@ MAY_IMPORT = {
     "tensorrt": ["backends/tensorrt/*"],
     "cuda": ["backends/cuda/*"],
     "pycuda": ["backends/cuda/*"],
+    "pynvml": ["bench/nvml.py"],
+    "mlperf_loadgen": ["bench/loadgen.py"],
 }
 
 # Files that are nothing without torch, so that they import it at the top.
@@ -84,6 +93,8 @@ OPTIONAL = [
     "tensorrt_rtx",
     "cuda",
     "pycuda",
+    "pynvml",
+    "mlperf_loadgen",
     "sklearn",
     "scipy",
     "safetensors",

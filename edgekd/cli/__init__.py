@@ -17,8 +17,8 @@ READER_GONE = 141
 
 COMMANDS = {
     "build": "Distil, quantise, build, measure and report: a recipe to a bundle.",
-    "bench": "Measure a bundle's engines on this machine.",
-    "report": "Draw a bundle's report again, or print it.",
+    "bench": "Measure a bundle or a model here, against a budget.",
+    "report": "Print a report, draw it again, or compare several.",
     "run": "Run a bundle on images.",
     "verify": "Check a bundle's files and golden outputs.",
     "quantize": "Write an ONNX file in the int8 form that a target wants.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +21,32 @@ bundle_argument = click.argument("bundle", metavar="BUNDLE")
 def document(value: Any) -> None:
     """Prints one JSON document."""
     click.echo(json.dumps(value, indent=1, allow_nan=False))
+
+
+def file(path: Path, text: str) -> None:
+    """Writes a file that the user named.
+
+    Raises:
+        RecipeError: it cannot be written.
+    """
+    from edgekd.errors import RecipeError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"cannot be written: {error.strerror}", path=str(path)) from error
+
+
+def further(facts: Mapping[str, Any], junit: Path | None, markdown: Path | None) -> None:
+    """Writes a report in the other forms that were asked for."""
+    if junit is not None:
+        from edgekd.report.junit import junit as as_junit
+
+        file(junit, as_junit(facts))
+    if markdown is not None:
+        from edgekd.report.markdown import markdown as as_markdown
+
+        file(markdown, as_markdown(facts))
 
 
 def table(

@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgekd.cli import out
 
+RECORD = "report.json"
+
 
 @click.command()
-@out.bundle_argument
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Draw the page anew from report.json into this file.",
+    help="Draw the page anew into this file.",
 )
+@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="For a review.")
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="JUnit XML for CI.")
 @out.json_option
-def report(bundle: str, output: Path | None, as_json: bool) -> int:
-    """Print a bundle's verdict and engines, or draw its report again."""
-    from edgekd import bundle as bundles
-    from edgekd.errors import RecipeError
+def report(
+    paths: tuple[str, ...],
+    output: Path | None,
+    markdown: Path | None,
+    junit: Path | None,
+    as_json: bool,
+) -> int:
+    """Print a report's verdict and engines, draw it again, or compare several.
 
-    opened = bundles.read(Path(bundle))
-    facts = json.loads(opened.file("report.json").read_text())
+    PATH is a bundle, or a folder that `edgekd bench` kept. Several are held against the first.
+    """
+    found = [read(Path(each)) for each in paths]
+    if len(found) > 1:
+        return _compare(found, output, markdown, junit, as_json)
+    facts = found[0]
     if output is not None:
         from edgekd.report.render import render
 
-        try:
-            output.write_text(render(facts), encoding="utf-8")
-        except OSError as error:
-            raise RecipeError(f"cannot be written: {error.strerror}", path=str(output)) from error
+        out.file(output, render(facts))
+    out.further(facts, junit, markdown)
     if as_json:
         out.document(facts)
         return 0
@@ -40,6 +52,53 @@ def report(bundle: str, output: Path | None, as_json: bool) -> int:
     click.echo("")
     for reason in facts["verdict"]["reasons"]:
         click.echo(f"  {reason}")
-    page = output or opened.root / "report.html"
-    click.echo(f"{facts['verdict']['status'].upper()}  {page}")
+    page = Path(paths[0]) / "report.html"
+    drawn = output or (page if page.exists() else Path(paths[0]) / RECORD)
+    click.echo(f"{facts['verdict']['headline']}  {drawn}")
+    return 0
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """A bundle's report, its hash checked, or one that `edgekd bench` kept.
+
+    Raises:
+        BundleError, CorruptBundle: it is neither.
+    """
+    from edgekd import bundle as bundles
+    from edgekd.errors import CorruptBundle
+
+    if (path / bundles.MANIFEST).exists() or not (path / RECORD).is_file():
+        path = bundles.read(path).file(RECORD)
+    else:
+        path = path / RECORD
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+        facts["verdict"]["status"], facts["engines"], facts["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptBundle(f"{path} is no report ({error})", "measure again") from error
+    return dict(facts)
+
+
+def _compare(
+    found: Sequence[Mapping[str, Any]],
+    output: Path | None,
+    markdown: Path | None,
+    junit: Path | None,
+    as_json: bool,
+) -> int:
+    from edgekd.report.compare import compare
+    from edgekd.report.comparison import comparison_markdown, render_comparison
+
+    if junit is not None:
+        raise click.UsageError("--junit is of one report: a comparison passes or fails nothing")
+    compared = compare(found)
+    if output is not None:
+        out.file(output, render_comparison(compared))
+    text = comparison_markdown(compared)
+    if markdown is not None:
+        out.file(markdown, text)
+    if as_json:
+        out.document(compared)
+    else:
+        click.echo(text)
     return 0

@@ -47,8 +47,8 @@ def test_the_version_is_the_package_s() -> None:
         (["biuld"], ["no command is called 'biuld'", "did you mean 'build'?"]),
         (["build", "--sudent", "dscnn-s"], ["--sudent", "edgekd build --help"]),
         (["build", "--fps", "fast"], ["'fast' is not a valid float"]),
-        (["bench"], ["Missing argument 'BUNDLE'", "edgekd bench --help"]),
-        (["bench", "x.edgekd", "--scenario", "offline"], ["'offline'", "single-stream"]),
+        (["bench"], ["Missing argument 'WHAT'", "edgekd bench --help"]),
+        (["bench", "x.edgekd", "--scenario", "webcam"], ["'webcam'", "single-stream"]),
         (["run", "x.edgekd"], ["Missing argument 'INPUT...'"]),
     ],
 )
