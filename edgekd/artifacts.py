@@ -430,11 +430,17 @@ class Evaluation(Artifact):
 class Difference(Artifact):
     """How far each engine's metric lies from a reference's, in points, paired by sample.
 
-    ``deltas`` maps an engine's name to (difference, low, high).
+    Attributes:
+        reference: its name.
+        deltas: by engine, (difference, low, high) with 95 % confidence, by formula.
+        bootstrap: the same by resampling samples as pairs.
+        p: by engine, of McNemar's exact test that both are right equally often.
     """
 
     reference: str
     deltas: Mapping[str, tuple[float, float, float]]
+    bootstrap: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    p: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

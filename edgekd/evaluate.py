@@ -25,7 +25,7 @@ from edgekd.data.batches import slices
 from edgekd.errors import StageError
 from edgekd.preprocessing import normalise
 from edgekd.progress import Progress, silent
-from edgekd.stats.compare import paired, wilson
+from edgekd.stats import compare
 
 METRIC = "top1"
 _BATCH = 32
@@ -102,7 +102,7 @@ def _on_test(
     path = out_dir / "outputs.npy"
     np.save(path, outputs)
     correct = int((outputs.argmax(1) == test.labels).sum())
-    low, high = wilson(correct, len(test))
+    low, high = compare.wilson(correct, len(test))
     return Evaluation(
         engine=engine.name,
         metric=METRIC,
@@ -125,11 +125,14 @@ def differences(
     """The stage ``differences``: each engine's top-1 minus the reference's, by sample."""
     labels = splits.read(dataset, "test", progress).labels
     right = np.load(reference.outputs).argmax(1) == labels
+    others_right = {each.engine: np.load(each.outputs).argmax(1) == labels for each in others}
     return Difference(
         reference=reference.engine,
-        deltas={
-            each.engine: paired(np.load(each.outputs).argmax(1) == labels, right) for each in others
+        deltas={name: compare.paired(each, right) for name, each in others_right.items()},
+        bootstrap={
+            name: compare.bootstrap_difference(each, right) for name, each in others_right.items()
         },
+        p={name: compare.mcnemar(each, right) for name, each in others_right.items()},
     )
 
 

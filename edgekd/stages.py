@@ -275,7 +275,7 @@ class Stages:
 
         inputs: dict[str, Artifact] = {"data": dataset, "reference": reference}
         inputs |= {each.engine: each for each in others}
-        stage = Stage("differences", 1, {}, ("numpy",))
+        stage = Stage("differences", 2, {}, ("numpy",))
         return self.run(f"differences to {role}", stage, inputs, Difference, produce)
 
     def golden(

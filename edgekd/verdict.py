@@ -82,6 +82,13 @@ def accuracy(evaluation: Evaluation | None, to_teacher: Difference, to_student: 
         "emulated": evaluation.emulated,
         "to_teacher": to_teacher.deltas.get(evaluation.engine),
         "to_student": to_student.deltas.get(evaluation.engine),
+        "tests": {
+            reference: {
+                "bootstrap": each.bootstrap.get(evaluation.engine),
+                "mcnemar_p": each.p.get(evaluation.engine),
+            }
+            for reference, each in (("to_teacher", to_teacher), ("to_student", to_student))
+        },
     }
 
 

@@ -54,7 +54,9 @@ def test_an_engine_over_the_test_split(
     assert other.agreement == 100.0
     delta = differences(torch, [other], dataset, tmp_path)
     assert delta.reference == "teacher/torch/fp32"
-    assert delta.deltas["teacher/onnxruntime-cpu/fp32"][0] == 0.0
+    name = "teacher/onnxruntime-cpu/fp32"
+    assert delta.deltas[name][0] == delta.bootstrap[name][0] == 0.0
+    assert delta.p[name] == 1.0
 
 
 def test_an_engine_that_cannot_run_here_is_previewed_by_its_own_graph(

@@ -165,7 +165,8 @@ def _beside(
     sizes = [max(least, min(size, most or size)) for size in asked.batches]
     for size in dict.fromkeys(sizes):
         batch = cut(fed, size)[0]
-        rates[str(size)] = load.throughput(session, batch, size, _THROUGHPUT_NS, pulse)
+        limit_ns = min(_THROUGHPUT_NS, int(asked.seconds * 1e9))
+        rates[str(size)] = load.throughput(session, batch, size, limit_ns, pulse)
     single = cut(fed, least)
     paused = trace.empty(asked.pauses)
     drive = load.closed_loop(session, single)

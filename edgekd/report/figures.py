@@ -75,6 +75,13 @@ def accuracy(value: float | None) -> str:
     return NONE if value is None else f"{value:.2f}"
 
 
+def chance(p: float | None) -> str:
+    """0.03, < 0.001"""
+    if p is None:
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
 def whole(value: float | None) -> str:
     """36,000"""
     return NONE if value is None else f"{value:,.0f}"

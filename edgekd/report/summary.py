@@ -146,6 +146,7 @@ def _waterfall(found: Findings) -> list[dict[str, Any]]:
             "agreement": each.agreement,
             "to_teacher": found.to_teacher.deltas.get(name),
             "to_student": found.to_student.deltas.get(name),
+            "p_to_student": found.to_student.p.get(name),
         }
         for stage, name in stages
         if (each := found.evaluations.get(name)) is not None

@@ -28,6 +28,8 @@ from edgekd.report import figures
         (figures.percent(0), "0 %"),
         (figures.whole(36_000), "36,000"),
         (figures.accuracy(None), "—"),
+        (figures.chance(0.0312), "0.031"),
+        (figures.chance(0.0002), "< 0.001"),
     ],
 )
 def test_figures(told: str, said: str) -> None:

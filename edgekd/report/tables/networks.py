@@ -22,6 +22,7 @@ def waterfall(facts: Mapping[str, Any]) -> Table:
             ("top-1, %", lambda s: Cell(figures.accuracy(s["top1"]), bounds(s["ci"]))),
             ("to the teacher, points", lambda s: delta(s.get("to_teacher"))),
             ("to the fp32 student, points", lambda s: delta(s.get("to_student"))),
+            ("McNemar's p", lambda s: figures.chance(s.get("p_to_student"))),
             ("agrees with the teacher, %", lambda s: figures.accuracy(s["agreement"])),
         ),
         facts["waterfall"],
