@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgekd import preflight, targets
+from edgekd import preflight, targets, trace
 from edgekd.bench import measure
+from edgekd.bench.arrivals import POLICIES, open_loop, periodic
+from edgekd.bench.scenarios import SCENARIOS
 from edgekd.bundle import read
-from edgekd.cli import COMMANDS, cli
+from edgekd.cli import COMMANDS, cli, main
+from edgekd.cli.bench import INTERRUPTED
+from edgekd.cli.build import EXIT_CODES
+from edgekd.errors import BackendUnavailable, EdgekdError, RecipeError
 from edgekd.progress import Nobody
 from edgekd.quantize.lint.rule import GROUPS
 from edgekd.quantize.lint.rules import RULES
@@ -26,14 +32,18 @@ from edgekd.recipe import (
     TrainSettings,
 )
 from edgekd.recipe_file import load
+from edgekd.stats import misses, percentiles
 from tests.backends import fake_tensorrt
 from tests.backends.fake_cuda import FakeCuda
 from tests.backends.fake_tensorrt import FakeTensorRt
+from tests.bench.here import measure_here
+from tests.bench.planted import Clock
 from tests.conftest import ROOT
 from tests.documents import blocks, commands, lint_row, parse
 
 GUIDES = [
-    ROOT / "docs" / f"{name}.md" for name in ("distillation", "data", "quantisation", "tensorrt")
+    ROOT / "docs" / f"{name}.md"
+    for name in ("distillation", "data", "quantisation", "tensorrt", "benchmarking")
 ]
 DISTILLATION = GUIDES[0].read_text()
 RECIPES = [
@@ -92,7 +102,8 @@ def test_the_commands_beside_edgekd_s_own_are_known_and_take_what_they_are_given
             named = [each for word in rest for each in re.findall(r"edgekd\[([\w,-]+)\]", word)]
             assert {each for group in named for each in group.split(",")} <= set(extras)
         elif first in ("sudo", "python3"):
-            assert rest[:2] in (["apt", "install"], ["-m", "venv"])
+            jetson = rest[0] in ("nvpmodel", "jetson_clocks")
+            assert jetson or rest[:2] in (["apt", "install"], ["-m", "venv"])
         elif first == "torchrun":
             given = get_args_parser().parse_args(rest)
             assert given.module
@@ -156,8 +167,7 @@ def test_the_program_that_uses_a_session_runs_on_a_gpu(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On one that is played, by a bundle whose plans were built for it."""
-    monkeypatch.setattr(measure, "peak_memory", lambda engine, threads: None)
-    monkeypatch.setattr(measure, "_THROUGHPUT_NS", 10_000_000)
+    measure_here(monkeypatch)
     fake_tensorrt.install(monkeypatch, FakeTensorRt(FakeCuda("sm_89"), "9.9", rtx=True))
     rebuild(bundle, BenchSettings(samples=20, seconds=0.2, blocks=2, batch=2), Nobody())
     _, program = blocks(ROOT / "docs" / "tensorrt.md", "python")
@@ -168,3 +178,73 @@ def test_the_program_that_uses_a_session_runs_on_a_gpu(
     exec(program, known)
     assert np.shape(known["outputs"]["logits"]) == (3, 10)  # type: ignore[index]
     assert all(int(each) > 0 for each in capsys.readouterr().out.split())
+
+
+BENCHMARKING = ROOT / "docs" / "benchmarking.md"
+
+
+def _table(heading: str) -> list[list[str]]:
+    """The rows of the table whose first heading this is."""
+    _, text = BENCHMARKING.read_text().split(f"\n| {heading} |", 1)
+    rows = text.split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_tables_of_the_benchmarking_guide_are_those_of_the_code() -> None:
+    for rate, *needed in _table("`--miss-rate`"):
+        told = [misses.frames_needed(float(rate), 0.99, allowed) for allowed in (0, 1, 2, 5)]
+        assert needed == [f"{each:,}" for each in told]
+    told = [f"{percentiles.fewest(each):,}" for each in percentiles.PERCENTILES.values()]
+    assert [n for _, n in _table("percentile")] == told
+    assert {f"`{each}`" for each in SCENARIOS} == {row[0] for row in _table("`--scenario`")}
+    codes = {int(row[0]) for row in _table("exit code")}
+    errors = {each.exit_code for each in (EdgekdError, RecipeError, BackendUnavailable)}
+    assert codes == {*EXIT_CODES.values(), *errors, INTERRUPTED}
+
+
+def test_the_worked_example_is_what_a_camera_s_run_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    ms = 1_000_000
+    rows = _table("frame due at, ms")
+    assert [row[0] for row in rows] == [f"`{each}`" for each in POLICIES]
+    lost = []
+    for policy, *told in rows:
+        session = Clock(monkeypatch).session(lambda call: 3 * ms if call else 35 * ms)
+        kept = trace.empty(len(told))
+        due = partial(periodic, period_ns=10 * ms)
+        drive = open_loop(session, [{}], due, policy.strip("`"))  # type: ignore[arg-type]
+        drive(kept, 0, 10**12, np.zeros(1, np.int64))
+        spent = [(int(row[2] - row[0]) // ms if row[2] > 0 else None) for row in kept]
+        assert told == ["–" if each is None else f"{each}" for each in spent]
+        lost.append(int(trace.missed(kept, 10 * ms).sum()))
+    assert f"{lost[0]}, {lost[1]} or {lost[2]} lost frames in a row" in BENCHMARKING.read_text()
+
+
+def test_the_first_commands_of_the_benchmarking_guide_run(
+    built: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And its program reads what they kept."""
+    monkeypatch.chdir(tmp_path)
+    measure_here(monkeypatch)
+    monkeypatch.setattr(measure, "_PAUSES", 1)
+    (tmp_path / "model.edgekd").symlink_to(built["bundle"])
+    sooner = {
+        "bench": ["--frames", "40", "--target", "onnxruntime-cpu", "--precision", "int8"],
+        "report": [],
+    }
+    first = len(blocks(BENCHMARKING, "sh")[0].splitlines())
+    codes = []
+    for program, *words in commands(BENCHMARKING)[:first]:
+        assert program == "edgekd"
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *sooner[words[0]]])
+        codes.append(ended.value.code)
+    assert set(codes[:2]) <= set(EXIT_CODES.values())  # what it is depends on this machine
+    assert codes[2:] == [0, 0]
+    assert "NOT COMPARABLE" in capsys.readouterr().out
+    assert {"camera.html", "camera.md", "camera.xml"} <= {each.name for each in tmp_path.iterdir()}
+    known: dict[str, object] = {}
+    exec(blocks(BENCHMARKING, "python")[0], known)
+    assert len(known["response"]) + known["dropped"] == 40  # type: ignore[arg-type,operator]

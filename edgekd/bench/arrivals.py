@@ -15,7 +15,7 @@ import numpy as np
 
 from edgekd import trace as traces
 from edgekd.backends.base import Arrays, Session
-from edgekd.bench.load import Drive, Pulse, caller, failed
+from edgekd.bench.load import Drive, Pulse, failed, onlooker, went_back
 from edgekd.bench.timer import wait_until
 from edgekd.trace import Nanoseconds, Trace
 
@@ -51,7 +51,7 @@ def open_loop(
         due: for a number of frames, when each is due, from the turn's beginning, ascending.
         policy: what becomes of frames that come while another is worked on.
     """
-    look = caller(session)
+    look = onlooker(session)
     next_frame = _CHOICES[policy]
 
     def drive(trace: Trace, begin_ns: int, limit_ns: int, pulse: Pulse) -> int:
@@ -82,7 +82,9 @@ def open_loop(
             after = perf_counter_ns()
             trace[frame] = moment - offset, before - offset, after - offset
             pulse[0] = after
-            look(frame, before, after, outputs)
+            if after < before:
+                raise went_back(frame, before - after)
+            look(frame, outputs)
             chosen = next_frame(moments, frame + 1, after)
             for dropped in range(frame + 1, chosen):
                 trace[dropped] = moments[dropped] - offset, traces.NEVER, traces.NEVER

@@ -50,7 +50,7 @@ _SHARE = click.FloatRange(min=0, max=1, min_open=True, max_open=True)
 @click.option("--max-memory", type=megabytes, metavar="SIZE", help="Of a process, such as 256MB.")
 @click.option("--max-size", type=megabytes, metavar="SIZE", help="Of the engine, such as 4MB.")
 @click.option(
-    "--policy", type=click.Choice(_POLICIES), help="Of a camera's frames that come early."
+    "--policy", type=click.Choice(_POLICIES), help="Of frames that come while another is worked on."
 )
 @click.option("--rate", type=positive, metavar="PER_S", help="Of requests to a server.")
 @click.option("--streams", type=click.IntRange(1, 4096), default=8, show_default=True)

@@ -85,8 +85,29 @@ def test_an_answer_that_should_not_be_ends_the_run_and_keeps_what_was(
     session.run, plain = lambda feed: answers[plain(feed) is None or session.calls - 1], session.run  # type: ignore[method-assign,assignment]
     record = trace.empty(9)
     with pytest.raises(BenchError, match=f"frame 2: .*{complaint}"):
-        closed_loop(session, feeds(1))(record, 0, 10**10, PULSE)  # type: ignore[arg-type]
+        closed_loop(session, feeds(3))(record, 0, 10**10, PULSE)  # type: ignore[arg-type]
     assert len(trace.service(record)) == 3
+
+
+def test_answers_are_looked_at_for_each_sample_and_then_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To look costs the next call its caches; the same sample gets the same answer."""
+
+    def first_seen(bad: int) -> str:
+        session = Clock(monkeypatch).session(lambda call: 5)
+        session.outputs = (TensorSpec("y", "float32", ("batch", 2)),)
+        plain = session.run
+        fine, nan = np.zeros((1, 2), np.float32), np.full((1, 2), np.nan, np.float32)
+        session.run = lambda feed: {
+            "y": nan if plain(feed) is None or session.calls > bad else fine
+        }  # type: ignore[method-assign]
+        with pytest.raises(BenchError) as error:
+            run(session, 100, n=5)
+        return error.value.message.partition(":")[0]
+
+    assert first_seen(3) == "frame 3"
+    assert first_seen(17) == f"frame {2 * SOME_ANSWERS}"
 
 
 def test_large_answers_are_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
