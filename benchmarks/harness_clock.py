@@ -111,8 +111,9 @@ def overhead(models: Mapping[str, Path], samples: Mapping[str, Feeds], quick: bo
             (
                 "The tightest loop is `before = clock(); session.run(names, feed); after ="
                 " clock()` on ONNX Runtime's own session. EdgeKD's session calls that one and names"
-                " the outputs; its closed loop then writes down three times, and looks at one answer"
-                " in sixteen: to look at each cost the next call 2 µs of its caches. The median over"
+                " the outputs; its closed loop then writes down three times, and looks at one"
+                " answer in sixteen: to look at each cost the next call 2 µs of its caches. The"
+                " median over"
                 f" {rounds} rounds in which both took turns, and its 95 % interval; bold beyond"
                 f" {OVERHEAD_NS / 1000:g} µs. Between calls, outside of what is timed, EdgeKD's"
                 f" loop spends {between / 1000:.2f} µs on a session that answers nothing: it"

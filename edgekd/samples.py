@@ -27,7 +27,7 @@ def shaped(spec: TensorSpec, shapes: Mapping[str, tuple[int, ...]]) -> TensorSpe
         shapes: of one sample, by input, where the user says so.
 
     Raises:
-        RecipeError: one is not, or it takes what is no numbers.
+        RecipeError: one is not, or is another than the model says; or it takes no numbers.
     """
     try:
         np.dtype(spec.dtype)
@@ -38,6 +38,12 @@ def shaped(spec: TensorSpec, shapes: Mapping[str, tuple[int, ...]]) -> TensorSpe
         ) from error
     given = shapes.get(spec.name)
     if given is not None:
+        if spec.shape and not _fits(given, spec.shape[1:]):
+            raise RecipeError(
+                f"input '{spec.name}' has shape {spec.shape}, and {given} does not go into it",
+                "say what one sample is, without the batch",
+                path="--shape",
+            )
         return replace(spec, shape=("batch", *given))
     free = [each for each in spec.shape[1:] if isinstance(each, str)]
     if free or not spec.shape:
@@ -107,11 +113,10 @@ def read(path: Path, specs: Sequence[TensorSpec]) -> Feeds:
             raise RecipeError(
                 f"there is no array '{spec.name}'", near_matches(spec.name, arrays), path=str(path)
             )
-        rest = zip(found.shape[1:], spec.shape[1:], strict=False)
         if (
             found.dtype != spec.dtype
-            or found.ndim != len(spec.shape)
-            or any(isinstance(b, int) and a != b for a, b in rest)
+            or not found.ndim
+            or not _fits(found.shape[1:], spec.shape[1:])
         ):
             raise RecipeError(
                 f"'{spec.name}' is {found.dtype} {found.shape}",
@@ -126,3 +131,9 @@ def read(path: Path, specs: Sequence[TensorSpec]) -> Feeds:
             path=str(path),
         )
     return {spec.name: arrays[spec.name] for spec in specs}
+
+
+def _fits(shape: Sequence[int], declared: Sequence[int | str]) -> bool:
+    return len(shape) == len(declared) and all(
+        isinstance(said, str) or said == size for size, said in zip(shape, declared, strict=True)
+    )

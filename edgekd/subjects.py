@@ -310,8 +310,9 @@ def _with_samples(engine: EngineFile, model: Path | None, wanted: Wanted) -> Sub
     if not engine.model_inputs:
         raise RecipeError(f"{engine.role} takes no input", "there is nothing to measure it on")
     shapes = wanted.shapes
-    if "" in shapes and len(engine.model_inputs) == 1:
-        shapes = {engine.model_inputs[0].name: shapes[""], **shapes}
+    first, *others = engine.model_inputs
+    if "" in shapes and not others and any(isinstance(each, str) for each in first.shape[1:]):
+        shapes = {first.name: shapes[""], **shapes}
     specs = tuple(samples.shaped(each, shapes) for each in engine.model_inputs)
     size = samples.batch(engine.model_inputs)
     fixed = {} if size is None else {f"{word}_batch": str(size) for word in ("min", "max")}

@@ -157,6 +157,19 @@ def test_one_that_meets_the_budget_comes_before_a_faster_one_that_does_not() -> 
     assert verdict["status"] == "fail"
 
 
+def test_one_that_ended_early_is_preferred_to_none_that_ran_and_never_passes() -> None:
+    early = line(
+        "student/openvino-cpu/int8", latency_ns={"p50": 1, "p99": 2}, partial="frame 3: it broke"
+    )
+    slow = line(**missed(100, 100))
+    name, verdict = prefer([early, slow], BudgetSettings(fps=500))
+    assert (name, verdict["status"]) == (slow["name"], "fail")
+    assert prefer([early], BudgetSettings())[1]["reasons"] == [
+        "openvino-cpu/int8 ended early: frame 3: it broke"
+    ]
+    assert prefer([early], BudgetSettings())[1]["status"] == "insufficient"
+
+
 def test_teacher_baseline_and_what_was_not_run_are_never_preferred() -> None:
     others = [
         line("teacher/onnxruntime-cpu/fp32", latency_ns={"p50": 1, "p99": 1}),

@@ -46,7 +46,7 @@ def test_a_device_that_runs_an_engine_installs_no_torch(wheel: zipfile.ZipFile) 
     assert "tomli>=2; python_version < '3.11'" in needed
     extras = {each.removeprefix("Provides-Extra: ") for each in lines if "Provides-Extra" in each}
     assert extras == {
-        "all", "dev", "onnxruntime", "onnxruntime-gpu", "onnxruntime-rtx",
+        "all", "dev", "loadgen", "nvml", "onnxruntime", "onnxruntime-gpu", "onnxruntime-rtx",
         "openvino", "pycuda", "quantize", "report",
         "tensorboard", "tensorrt", "tensorrt-rtx", "train", "zoo",
     }  # fmt: skip

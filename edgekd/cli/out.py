@@ -96,7 +96,7 @@ def engines(rows: Sequence[Mapping[str, Any]], preferred: str = "") -> None:
                 ms(row, "p50"),
                 ms(row, "p99"),
                 shown(
-                    row["throughput_per_s"] and next(iter(row["throughput_per_s"].values())),
+                    next(iter((row["throughput_per_s"] or {}).values()), None),
                     "{:,.0f}",
                 ),
                 shown(row["speedup_vs_teacher"], "{:.2f}"),

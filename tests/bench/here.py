@@ -25,3 +25,12 @@ def measure_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "_watch", watch)
     monkeypatch.setattr(worker, "_THROUGHPUT_NS", 10_000_000)
     monkeypatch.setattr(supervise, "cold_start", lambda *_: ([4, 3, 2, 1], None))
+
+
+class Quiet:
+    """A watcher that is told nothing."""
+
+    def begin(self, stage: str) -> Any:
+        return lambda *_: None
+
+    def end(self, *_: Any) -> None: ...

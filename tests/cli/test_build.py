@@ -28,7 +28,7 @@ from tests.conftest import BUILT_WITH, assert_one_line, run_cli
         (["--set", "bench.seconds=inf"], ["bench.seconds", "finite"]),
         (["--set", "student.train.seed=-1"], ["student.train.seed", "greater than or equal to 0"]),
         (["--out", "/dev/null/x"], ["/dev/null is no folder that can be written", "--out"]),
-        (["--fps", "-1"], ["budget.fps", "greater than 0"]),
+        (["--fps", "-1"], ["budget.fps", "greater than or equal to"]),
         (["no-such.toml"], ["no-such.toml: cannot be read", "`edgekd init` writes one"]),
     ],
 )
