@@ -17,10 +17,16 @@ import numpy as np
 from edgekd import bundle as bundles
 from edgekd import subjects, trace
 from edgekd.advice import advise
-from edgekd.backends.base import batches
-from edgekd.bench import layers, loadgen
-from edgekd.bench.measure import camera_load, complete, frames_for, measure, single_stream
-from edgekd.bench.scenarios import Load, cut
+from edgekd.bench import loadgen
+from edgekd.bench.measure import (
+    camera_load,
+    complete,
+    frames_for,
+    measure,
+    profile_layers,
+    single_stream,
+)
+from edgekd.bench.scenarios import Load
 from edgekd.bench.supervise import STOPPED
 from edgekd.bundle import MANIFEST
 from edgekd.errors import BenchError, EdgekdError, RecipeError, near_matches
@@ -102,7 +108,9 @@ def bench_anything(
     notes = advise(mine)
     if profile and not any(each.partial for each in found.items):
         try:
-            profiles[preferred] = _profile(best, wanted.settings.threads)
+            profiles[preferred] = profile_layers(
+                best.engine, best.model, best.feeds, wanted.settings.threads
+            )
         except EdgekdError as error:
             notes.append(f"the layers of {preferred} could not be timed: {error}")
         except KeyboardInterrupt:  # of what is already there nothing is lost
@@ -245,11 +253,6 @@ def _check_shapes(everything: Sequence[Subject], wanted: Wanted) -> None:
         if name and name not in known:
             hint = near_matches(name, known)
             raise RecipeError(f"no input is called '{name}'", hint, path="--shape")
-
-
-def _profile(best: Subject, threads: int) -> Profile:
-    fed = cut(best.feeds, batches(best.engine)[0])[0]
-    return layers.profile(best.engine, best.model, fed, threads)
 
 
 def _others(what: str, against: str, own: Sequence[Subject], wanted: Wanted) -> list[Subject]:

@@ -76,12 +76,14 @@ class OpenVino:
         means = []
         share = max(1, runs // openvino_profile.ROUNDS)
         for _ in range(openvino_profile.ROUNDS):
-            compiled = _compile(engine.path, threads, PERF_COUNT=True)
-            with OpenVinoSession(compiled) as session:
-                run_times(session, feeds, WARM_UP)
-                warm = openvino_profile.rows(compiled.get_runtime_model())
-                totals.extend(run_times(session, feeds, share))
-                done = openvino_profile.rows(compiled.get_runtime_model())
+            with openvino_profile.signal_stack_kept():
+                compiled = _compile(engine.path, threads, PERF_COUNT=True)
+                with OpenVinoSession(compiled) as session:
+                    run_times(session, feeds, WARM_UP)
+                    warm = openvino_profile.rows(compiled.get_runtime_model())
+                    totals.extend(run_times(session, feeds, share))
+                    done = openvino_profile.rows(compiled.get_runtime_model())
+                del session, compiled
             means.append(openvino_profile.times(warm, done, (WARM_UP, WARM_UP + share)))
         return int(np.median(totals)), openvino_profile.layers(done, means)
 

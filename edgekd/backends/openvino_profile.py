@@ -7,8 +7,11 @@ takes less than one takes none.
 
 from __future__ import annotations
 
+import ctypes
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,31 @@ _UNTIMED = "not_executed"
 _NOTHING = re.compile("unknown|undef")  # implements what is done in place
 # What the plugin adds, as in "conv/WithoutBiases/DequantizationMultiply".
 _ADDED = re.compile(r"/(WithoutBiases|DequantizationMultiply)\b.*$")
+
+
+class _Stack(ctypes.Structure):
+    """``stack_t`` of sigaltstack(2)."""
+
+    _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Gives this thread the signal stack back that it had.
+
+    A model that is compiled with PERF_COUNT puts one of its own there and frees it; since Python's
+    handlers run on that stack, the next Ctrl-C would be a segmentation fault (seen with OpenVINO
+    2026.4).
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _Stack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
 
 
 def rows(runtime_model: Any) -> list[Row]:

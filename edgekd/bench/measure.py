@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgekd import trace
 from edgekd.artifacts import Dataset, EngineFile, OnnxModel, Preprocessing, QuantizedModel
 from edgekd.backends.base import Arrays, Buildable, batches, find
-from edgekd.bench import host, layers, load, scenarios, supervise
+from edgekd.bench import host, load, scenarios, supervise
 from edgekd.bench.scenarios import Feeds, Load
 from edgekd.bench.timer import CLOCK
 from edgekd.data import Images, splits
@@ -159,8 +159,18 @@ def profile(
 ) -> Profile:
     """The stage ``profile``: where an engine's time goes, by layer, on validation images."""
     (feeds,) = _validation([engine], dataset, settings, progress)
-    single = scenarios.cut(feeds, batches(engine)[0])
-    return layers.profile(engine, model.path, single[0], settings.threads)
+    return profile_layers(engine, model.path, feeds, settings.threads)
+
+
+def profile_layers(engine: EngineFile, model: Path | None, feeds: Feeds, threads: int) -> Profile:
+    """``layers.profile`` on the first of some samples, in a process of its own.
+
+    Raises:
+        BenchError: it fails there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = scenarios.write([feeds], Path(folder))
+        return supervise.profile(engine, model, path, threads)
 
 
 def measure(

@@ -26,12 +26,13 @@ from edgekd.bench import worker
 from edgekd.bench.scenarios import Load
 from edgekd.bench.watch import Watch
 from edgekd.errors import BenchError
+from edgekd.measurements import LayerTime, Profile, Roof
 from edgekd.trace import Trace
 
 STOPPED = "stopped by you"
 _SHARED = Path("/dev/shm")  # memory that no disk is waited for  # noqa: S108
 _LOOK_S = 0.5
-_LONGEST_START_S = 900  # a GPU's runtime may compile first
+_LONGEST_S = 900  # a GPU's runtime may compile first
 
 
 @dataclass
@@ -110,28 +111,55 @@ def cold_start(engine: EngineFile, feeds: Path, threads: int) -> tuple[list[int]
         BenchError: that process fails.
     """
     begin = perf_counter_ns()
+    found = _ask("cold", engine, feeds, threads)
+    moments = [begin, *found["moments_ns"]]
+    return np.diff(moments).tolist(), found["peak_memory_bytes"]
+
+
+def profile(engine: EngineFile, model: Path | None, feeds: Path, threads: int) -> Profile:
+    """``layers.profile`` in a fresh process, which a vendor's profiler may spoil.
+
+    Raises:
+        BenchError: that process fails.
+    """
+    found = _ask("profile", engine, feeds, threads, None if model is None else str(model))
+    layers = [LayerTime(**{**each, "nodes": tuple(each["nodes"])}) for each in found["layers"]]
+    return Profile(
+        engine=found["engine"],
+        layers=tuple(layers),
+        total_ns=found["total_ns"],
+        islands=tuple(found["islands"]),
+        roof=None if found["roof"] is None else Roof(**found["roof"]),
+    )
+
+
+def _ask(
+    what: str, engine: EngineFile, feeds: Path, threads: int, model: str | None = None
+) -> dict[str, Any]:
+    """What a fresh process answers to one question on one engine."""
     asked = {
-        "cold": worker.to_json(engine),
+        "what": what,
+        "engine": worker.to_json(engine),
         "feeds": str(feeds),
         "threads": threads,
+        "model": model,
         "parent": os.getpid(),
     }
     try:
         child = subprocess.run(
             _COMMAND, input=json.dumps(asked), capture_output=True, text=True, check=False,
-            timeout=_LONGEST_START_S,
+            timeout=_LONGEST_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise BenchError(
-            f"{engine.name} gives no second answer within {_LONGEST_START_S} s of a fresh start"
+            f"{engine.name} gives no answers within {_LONGEST_S} s in a process of its own"
         ) from error
     if child.returncode:
         raise BenchError(
             f"{engine.name} does not run in a process of its own: {_reason(child.stderr)[0]}"
         )
-    found = json.loads(child.stdout.splitlines()[-1])
-    moments = [begin, *found["moments_ns"]]
-    return np.diff(moments).tolist(), found["peak_memory_bytes"]
+    found: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    return found
 
 
 _COMMAND = [sys.executable, "-m", "edgekd.bench.worker"]

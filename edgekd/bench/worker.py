@@ -223,6 +223,22 @@ def first_answers(engine: EngineFile, feeds: Path, threads: int) -> dict[str, An
     return {"moments_ns": moments, "peak_memory_bytes": host.peak_memory_bytes()}
 
 
+def _cold(engine: EngineFile, feeds: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    return first_answers(engine, feeds, asked["threads"])
+
+
+def _profile(engine: EngineFile, feeds: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    from edgekd.bench import layers
+
+    with np.load(feeds, allow_pickle=False) as arrays:
+        feed = cut(dict(arrays), batches(engine)[0])[0]
+    model = None if asked["model"] is None else Path(asked["model"])
+    return asdict(layers.profile(engine, model, feed, asked["threads"]))
+
+
+_ANSWERS = {"cold": _cold, "profile": _profile}
+
+
 def to_json(engine: EngineFile) -> dict[str, Any]:
     """An engine as JSON, without what the store knows of it."""
     record = asdict(engine)
@@ -265,9 +281,10 @@ def _main() -> int:
     asked = json.load(sys.stdin)
     _depend_on(asked["parent"])
     try:
-        if "cold" in asked:
-            cold = first_answers(from_json(asked["cold"]), Path(asked["feeds"]), asked["threads"])
-            print(json.dumps(cold))
+        if "what" in asked:
+            answer = _ANSWERS[asked["what"]]
+            found = answer(from_json(asked["engine"]), Path(asked["feeds"]), asked)
+            print(json.dumps(found))
         else:
             work(request(asked))
     except EdgekdError as error:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,6 +54,38 @@ def test_an_int8_engine_computes_in_int8_but_for_what_was_kept_in_float(
     expected = dict.fromkeys(products(onnx_model.path), "int8") | {kept: "fp32"}
     assert precisions == expected
     assert {"convert", "reformat"} <= {each.role for each in layers}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signal stacks are told by Linux")
+def test_a_signal_finds_the_stack_that_it_had(onnx_model: OnnxModel, tmp_path: Path) -> None:
+    """OpenVINO puts one in its place and frees it."""
+
+    def stack() -> tuple[int | None, int]:
+        found = openvino_profile._Stack()
+        ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
+        return found.sp, found.size
+
+    with in_stack(1 << 16):
+        before = stack()
+        assert before[1] == 1 << 16
+        profile(onnx_model, tmp_path)
+        assert stack() == before
+        signal.raise_signal(signal.SIGURG)  # which is ignored, but not by what handles it here
+
+
+@contextmanager
+def in_stack(size: int) -> Iterator[None]:
+    """A signal stack of our own, and a handler that runs on it."""
+    libc, before = ctypes.CDLL(None), openvino_profile._Stack()
+    memory = ctypes.create_string_buffer(size)
+    own = openvino_profile._Stack(ctypes.addressof(memory), 0, size)
+    libc.sigaltstack(ctypes.byref(own), ctypes.byref(before))
+    handler = signal.signal(signal.SIGURG, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGURG, handler)
+        libc.sigaltstack(ctypes.byref(before), None)
 
 
 def test_a_broken_engine_is_refused(onnx_model: OnnxModel, tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ def measure_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_THROUGHPUT_NS", 10_000_000)
     monkeypatch.setattr(supervise, "cold_start", lambda *_: ([4, 3, 2, 1], None))
 
+    def ask(what: str, engine: Any, feeds: Any, threads: int, model: str | None = None) -> Any:
+        answer = worker._ANSWERS[what]
+        return answer(engine, feeds, {"threads": threads, "model": model})
+
+    monkeypatch.setattr(supervise, "_ask", ask)
+
 
 class Quiet:
     """A watcher that is told nothing."""
