@@ -23,7 +23,7 @@ from edgekd.recipe import Recipe
 from edgekd.stages import Stages
 from edgekd.store import Stage, Store, default_root
 from edgekd.targets import Target
-from edgekd.verdict import BASELINE, accuracy, prefer, row
+from edgekd.verdict import BASELINE, accuracy, for_each, prefer, row
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,12 @@ class _Build:
         timed = [each for each in executed if each.role != "control"]
         measurements = self.stages.bench(timed, dataset)
         measured = {each.engine: each for each in measurements.items}
+        own = for_each(budget, engines)
         lines = [
-            row(each, measured, budget)
-            | accuracy(evaluations.get(each.name), to_teacher, to_student)
+            row(each, measured, own) | accuracy(evaluations.get(each.name), to_teacher, to_student)
             for each in engines
         ]
-        best, _ = prefer(lines, budget)
+        best, _ = prefer(lines, own)
         camera = None
         profiles: dict[str, Profile] = {}
         for engine, model in zip(shipped, models, strict=True):

@@ -371,9 +371,10 @@ class BenchSettings(Settings):
     """The batch size of the throughput figure, beside batch 1."""
     policy: Literal["queue", "drop-oldest", "skip"] = "drop-oldest"
     """What becomes of a camera's frames that come while another is worked on."""
-    camera_seconds: NonNegative = 30.0
-    """With ``budget.fps``: for how long, at most, the preferred engine is given a camera's frames;
-    0: never."""
+    camera: bool = True
+    """With ``budget.fps``: give the preferred engine a camera's frames."""
+    camera_seconds: NonNegative = 0.0
+    """For how long at most; 0: as long as the budget needs to be told."""
     profile: bool = True
     """Time the preferred engine's layers, where its runtime can tell."""
     timeout: Above0 = 60.0

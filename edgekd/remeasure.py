@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,12 @@ from edgekd.report import traces
 from edgekd.stats import compare
 from edgekd.store import default_root
 from edgekd.subjects import Subject, Wanted
-from edgekd.verdict import Row, prefer, row
+from edgekd.verdict import Row, for_each, prefer, row
 
-__all__ = ["STOPPED", "bench_anything", "complete", "keep", "own_budget", "plan"]
+__all__ = ["STOPPED", "bench_anything", "check_place", "complete", "keep", "own_budget", "plan"]
 SCHEMA = "1.0"
 TEACHER = "teacher"
 _SWEEP = (1, 2, 4, 8, 16, 32, 64)
-_LEAST_BLOCK = 30
 _MOST_FRAMES = 10_000_000  # of 24 bytes each, in shared memory
 
 
@@ -53,7 +52,7 @@ def bench_anything(
     *,
     against: str,
     budget: BudgetSettings,
-    load: Load,
+    load: Load | Callable[[BudgetSettings], Load],
     profile: bool,
     wanted: Wanted,
     watcher: Watcher,
@@ -65,7 +64,7 @@ def bench_anything(
         what: see ``subjects.named``.
         against: the same, or ``teacher`` for a bundle's own; empty for nothing.
         budget: see ``own_budget``.
-        load: what is asked of each engine.
+        load: what is asked of each engine; or what makes that of the budget for each.
         profile: also time the preferred engine's layers.
         wanted: of the thing, what.
         watcher: told of progress.
@@ -80,15 +79,15 @@ def bench_anything(
         BackendUnavailable, EngineIncompatible: none of it can run here; why not the first.
         BenchError: nothing could be measured.
     """
-    if load.loadgen:
-        loadgen.check(load)
+    first = load if isinstance(load, Load) else load(budget)
+    if first.loadgen:
+        loadgen.check(first)
     own = subjects.named(what, wanted)
+    asked, budget = budget, for_each(budget, [each.engine for each in own])
+    load = load if isinstance(load, Load) else load(budget)
     others = _others(what, against, own, wanted)
     everything = [*own, *others]
     _check_shapes(everything, wanted)
-    if load.is_open and len(everything) > 1:
-        turns = min(wanted.settings.blocks, load.frames // _LEAST_BLOCK)
-        load = replace(load, blocks=max(1, turns))
     begin = time.monotonic()
     found = measure(
         [each.engine for each in everything],
@@ -100,12 +99,18 @@ def bench_anything(
     )
     watcher.end("bench", False, time.monotonic() - begin)
     measured = {each.engine: each for each in found.items}
-    rows = [row(each.engine, measured, budget) | each.known for each in everything]
+    how = {"scenario": load.scenario, "rate_per_s": load.rate_per_s}
+    rows = [row(each.engine, measured, budget) | each.known | how for each in everything]
     mine = rows[: len(own)]
     preferred, verdict = prefer(mine, budget)
     best = next(each for each in own if each.engine.name == preferred)
     profiles: dict[str, Profile] = {}
     notes = advise(mine)
+    if budget.confidence != asked.confidence:
+        notes.append(
+            f"each of {len(own)} engines is judged at {100 * budget.confidence:.4g} % confidence,"
+            f" so that the best of them holds {100 * asked.confidence:.4g} %"
+        )
     if profile and not any(each.partial for each in found.items):
         try:
             profiles[preferred] = profile_layers(
@@ -128,7 +133,7 @@ def bench_anything(
         "name": Path(what).resolve().name if Path(what).exists() else what,
         "verdict": verdict,
         "preferred": preferred,
-        "budget": budget.canonical(),
+        "budget": asked.canonical(),
         "engines": rows,
         "advice": notes,
         "comparisons": _comparisons(own, others, measured),
@@ -167,6 +172,9 @@ def keep(facts: Mapping[str, Any], found: Measurements, folder: Path | None) -> 
         folder = default_root().parent / "bench" / f"{stem}-{stamp}-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "report.json").exists():  # of a run whose traces are not of this one
+            for stale in folder.glob("*.npy"):
+                stale.unlink()
         for each in found.items:
             shutil.copy(each.trace, folder / each.trace.name)
         (folder / "report.json").write_text(json.dumps(facts, indent=1, allow_nan=False))
@@ -178,14 +186,26 @@ def keep(facts: Mapping[str, Any], found: Measurements, folder: Path | None) -> 
     return folder
 
 
+def check_place(folder: Path | None) -> None:
+    """Refuses to keep results in a bundle, which is sealed.
+
+    Raises:
+        RecipeError: it is one.
+    """
+    if folder is not None and (folder / MANIFEST).exists():
+        raise RecipeError("is a bundle, and sealed", "name another folder", path=f"-o {folder}")
+
+
 def own_budget(what: str, given: Mapping[str, Any]) -> BudgetSettings:
     """A bundle's budget, with what the user gives in its place; of anything else that alone."""
     path = Path(what)
     own: Mapping[str, Any] = {}
     if (path / MANIFEST).is_file():
         own = bundles.read(path).manifest["budget"]
-    known = BudgetSettings.model_fields
-    return BudgetSettings(**{**{k: v for k, v in own.items() if k in known}, **given})
+    known = {key: value for key, value in own.items() if key in BudgetSettings.model_fields}
+    if "fps" in given:  # the bundle's deadline was for its own rate
+        known.pop("deadline_ms", None)
+    return BudgetSettings(**{**known, **given})
 
 
 def plan(
@@ -280,7 +300,9 @@ def _comparisons(
 ) -> list[Row]:
     """Each engine's p50 and p99 over those of what it is held against, on the same target if any.
 
-    Ratios are of interleaved blocks, with 95 % intervals by resampling rounds.
+    Ratios are of interleaved blocks, with 95 % intervals by resampling rounds. There are none of
+    open loops, which take no turns: a queue that is emptied by the end of a turn would hide what
+    builds up in it. Nor of calls of different batches.
     """
     found = []
     for each in own:
@@ -290,7 +312,7 @@ def _comparisons(
             if any(one.partial for one in pair) or len(pair[0].blocks) != len(pair[1].blocks):
                 continue
             blocks = [_blocks(one) for one in pair]
-            if len(blocks[0]) < 2:
+            if len(blocks[0]) < 2 or pair[0].batch != pair[1].batch:
                 continue
             ratios = {
                 name: compare.block_bootstrap_ratio(*blocks, share=share)

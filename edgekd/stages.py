@@ -314,7 +314,7 @@ class Stages:
     def camera(self, engine: EngineFile, dataset: Dataset) -> Measurements | None:
         """A camera's frames for one engine; None where the recipe asks for none."""
         settings, budget = self.recipe.bench, self.recipe.budget
-        if budget.fps is None or not settings.camera_seconds:
+        if budget.fps is None or not settings.camera:
             return None
 
         def produce(folder: Path, progress: Progress) -> Measurements:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgekd.recipe import BudgetSettings
-from edgekd.verdict import conclude, judge, misses, prefer
+from edgekd.stats import misses as miss_stats
+from edgekd.verdict import conclude, for_each, judge, misses, prefer
 
 
 def line(name: str = "student/onnxruntime-cpu/int8", **changes: Any) -> dict[str, Any]:
@@ -57,6 +59,7 @@ FPS = {"fps": 500}
         ({"max_drop": 1.5}, {}, "pass"),  # all of the interval lies within
         ({"max_drop": 1.0}, {}, "insufficient"),
         ({"max_drop": 0.49}, {}, "fail"),  # all of it lies beyond
+        ({"max_drop": 1.0}, {"to_teacher": None}, "insufficient"),
         ({"max_memory_mb": 64}, {}, "pass"),
         ({"max_memory_mb": 63}, {}, "fail"),
         ({"max_memory_mb": 63}, {"peak_memory_bytes": None}, "insufficient"),
@@ -80,11 +83,14 @@ def test_reasons_hold_the_figure_its_bounds_and_the_limit() -> None:
         "onnxruntime-cpu/int8 missed 0 of 36,000 frames due within 2 ms: at most 0.0128 % at 99 %"
         " confidence; 1 % may be missed"
     )
-    assert "90.00 %, -1.00 points [-1.50, -0.50] to the teacher; a drop of 2 is allowed" in drop
+    assert (
+        "90.00 %, -1.00 points [-1.50, -0.50] to the teacher (95 %); a drop of 2 is allowed" in drop
+    )
     assert size == "size of onnxruntime-cpu/int8 is 2 MB; 3 MB are allowed"
     assert [each["name"] for each in verdict["criteria"]] == ["deadline", "accuracy", "size"]
     assert verdict["headline"] == (
-        "500 FPS (2 ms): PASS; p99 2 ms [1.9, 2.1]; misses 0/36,000, <= 0.0128 % at 99 % confidence"
+        "single-stream (2 ms): PASS; p99 2 ms [1.9, 2.1]; misses 0/36,000, <= 0.0128 % at 99 %"
+        " confidence"
     )
 
 
@@ -111,6 +117,37 @@ def test_a_deadline_may_be_shorter_than_a_period() -> None:
     assert not BudgetSettings(max_size_mb=1).is_empty
 
 
+def test_what_was_asked_stands_before_the_verdict() -> None:
+    budget = BudgetSettings(fps=500)
+    for asked, said in (
+        ({"scenario": "camera"}, "500 FPS (2 ms): PASS;"),
+        ({"scenario": "server", "rate_per_s": 50.0}, "server at 50/s (2 ms): PASS;"),
+        ({"scenario": "multi-stream", "rate_per_s": 0.0}, "multi-stream (2 ms): PASS;"),
+    ):
+        assert judge(line(**missed(0, 838), **asked), budget)["headline"].startswith(said)
+
+
+def test_the_best_of_several_holds_the_confidence_that_was_asked_for() -> None:
+    """Each just misses what is allowed; more of them would let one pass by chance more often."""
+    engines: list[Any] = [
+        SimpleNamespace(executed=executed, role=role, target=target)
+        for executed, role, target in (
+            (True, "student", "onnxruntime-cpu"),
+            (True, "student", "openvino-cpu"),
+            (True, "student", "torch"),
+            (True, "teacher", "onnxruntime-cpu"),
+            (False, "student", "tensorrt"),
+        )
+    ]
+    each = for_each(BudgetSettings(), engines)
+    assert each.confidence == pytest.approx(0.995)
+    assert for_each(BudgetSettings(), engines[:1]).confidence == pytest.approx(0.99)
+    frames = miss_stats.frames_needed(each.miss_rate, each.confidence, 2)
+    most = max(k for k in range(9) if miss_stats.upper(k, frames, each.confidence) <= 0.01)
+    drawn = np.random.default_rng(0).binomial(frames, 0.01001, (20_000, 2))
+    assert (drawn <= most).any(1).mean() <= 0.01 + 3 * (0.01 / 20_000) ** 0.5
+
+
 def test_misses_are_counted_as_a_camera_has_them() -> None:
     record = np.array([[0, 0, 5], [10, 10, 25], [20, -1, -1], [30, 30, 35], [40, 41, -1]])
     found = misses(record, 10, BudgetSettings(confidence=0.9))
@@ -121,9 +158,10 @@ def test_misses_are_counted_as_a_camera_has_them() -> None:
 
 def test_a_cameras_frames_decide_over_the_closed_loop() -> None:
     lines = [line(**missed(0, 700))]
-    assert conclude(lines, BudgetSettings(fps=500))[1]["status"] == "pass"
+    assert conclude(lines, *[BudgetSettings(fps=500)] * 2)[1]["status"] == "pass"
     slow = {**line(), **missed(100, 700), "peak_memory_bytes": None}
-    name, verdict = conclude(lines, BudgetSettings(fps=500, max_memory_mb=99), slow)
+    budget = BudgetSettings(fps=500, max_memory_mb=99)
+    name, verdict = conclude(lines, budget, budget, slow)
     assert name == lines[0]["name"]
     assert verdict["status"] == "fail"
     assert "missed 100 of 700" in verdict["reasons"][0]

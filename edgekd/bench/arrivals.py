@@ -71,7 +71,7 @@ def open_loop(
                 return max(frame, waiting)
             feed = feeds[frame % feed_count]
             if now < moment:
-                pulse[0] = now
+                pulse[0] = moment  # to wait is not to hang
                 wait_until(moment)
             before = perf_counter_ns()
             try:

@@ -32,7 +32,8 @@ loop, at one in ``SOME_ANSWERS``."""
 SOME_ANSWERS = 16
 
 Pulse = npt.NDArray[np.int64]
-"""Of one number: when the last call came back. Whoever supervises reads it."""
+"""The first number: when the last call came back, or when the next is due, where that is waited
+for. Whoever supervises reads it."""
 
 
 class Drive(Protocol):
@@ -178,7 +179,7 @@ def _finite(values: npt.NDArray[Any]) -> bool:
 def went_back(frame: int, by_ns: int) -> BenchError:
     """What to raise where the clock did."""
     return BenchError(
-        f"the clock went back by {by_ns} ns during frame {frame}",
+        f"frame {frame}: the clock went back by {by_ns} ns",
         "no time of this run can be trusted; look at the machine's clock source",
     )
 
@@ -215,7 +216,8 @@ def in_turns(
     Each of ``blocks`` rounds visits every session in a fresh random order and gives it its share
     of the frames, or as many as fit into its share of ``limit_ns``. One block before the first
     is warm-up and is not kept, nor are the first ``REACQUAINT`` calls of each turn. A session
-    that fails gets no more turns; what it did until then is kept.
+    that fails gets no more turns; what it did until then is kept, and where it was is said:
+    frames are counted within a turn.
 
     Args:
         drives: what gives frames to each session.
@@ -237,11 +239,11 @@ def in_turns(
     failures: list[EdgekdError | None] = [None] * len(drives)
     share_ns = limit_ns // blocks
 
-    def turn(index: int, trace: Trace, share: int) -> int:
+    def turn(index: int, trace: Trace, share: int, where: str = "warm-up, ") -> int:
         try:
             return drives[index](trace, begin_ns, share, pulse)
         except EdgekdError as error:
-            failures[index] = error
+            failures[index] = BenchError(f"{where}{error.message}", error.hint)
             return len(traces.reached(trace))
 
     with quiet_collector():
@@ -253,6 +255,7 @@ def in_turns(
             needed = least / blocks * float(np.median(took)) if len(took) else 0.0
             shares_ns[index] = max(share_ns, int(_SPARE * needed))
         for done in range(blocks):
+            where = f"turn {done + 1}, " if blocks > 1 else ""
             for index in rng.permutation(len(drives)):
                 trace = own_traces[index]
                 room = len(trace) * (done + 1) // blocks - len(trace) * done // blocks
@@ -261,11 +264,12 @@ def in_turns(
                 if failures[index] is None and room:
                     first = filled[index]
                     starts[index].append(first)
-                    filled[index] += turn(index, trace[first : first + room], shares_ns[index])
+                    own = trace[first : first + room]
+                    filled[index] += turn(index, own, shares_ns[index], where)
             progress(done + 1, blocks)
     return [
-        Timings(trace[:count], tuple(own), failure)
-        for trace, count, own, failure in zip(own_traces, filled, starts, failures, strict=True)
+        Timings(trace[:count], tuple(begun), failure)
+        for trace, count, begun, failure in zip(own_traces, filled, starts, failures, strict=True)
     ]
 
 

@@ -34,7 +34,6 @@ _FEEDS = 64
 _FEW_BLOCKS = 10
 _PAUSES = 5
 _LATE_SHARE = 0.01
-_TELLING = 0.8
 _SPARE = 1.25
 _SPARE_S = 5.0
 
@@ -62,7 +61,7 @@ def camera(
     progress: Progress = silent,
 ) -> Measurements:
     """The stage ``camera``: as many of a camera's frames as the budget needs, of validation."""
-    asked = camera_load(settings, budget, settings.camera_seconds)
+    asked = camera_load(settings, budget, settings.camera_seconds or None)
     feeds = _validation([engine], dataset, settings, progress)
     return complete(measure([engine], feeds, asked, settings, out_dir, progress))
 
@@ -197,7 +196,7 @@ def measure(
     Raises:
         BenchError: nothing could be measured, or not be kept.
     """
-    steps = asked.blocks + 2 * len(engines)
+    steps = supervise.PARTS * (asked.blocks + 2 * len(engines))
     load_before = host.load_average()
     with tempfile.TemporaryDirectory() as folder:
         given = scenarios.write(feeds, Path(folder))
@@ -209,7 +208,7 @@ def measure(
             progress=lambda done, total: progress(done, steps, asked.scenario),
         )
         items = []
-        for index, (engine, run, own) in enumerate(zip(engines, runs, given, strict=True)):
+        for index, (engine, run, own) in enumerate(zip(engines, runs, feeds, strict=True)):
             start = None
             try:
                 if not run.partial:
@@ -220,7 +219,7 @@ def measure(
                 for each in runs[index:]:
                     each.partial = each.partial or supervise.STOPPED
             items.append(_measurement(engine, run, asked, start, out_dir))
-            progress(asked.blocks + len(engines) + index + 1, steps, "cold start")
+            progress(steps - supervise.PARTS * (len(runs) - index - 1), steps, "cold start")
     if not any(each.samples for each in items):
         if items[0].partial == supervise.STOPPED:
             raise KeyboardInterrupt
@@ -241,13 +240,16 @@ def measure(
     )
 
 
-def cold_start(engine: EngineFile, feeds: Path, threads: int) -> ColdStart:
-    """A fresh process that opens the engine and runs it twice on samples from an .npz.
+def cold_start(engine: EngineFile, feeds: Feeds, threads: int) -> ColdStart:
+    """A fresh process that opens the engine and runs it twice on the first of some samples.
 
     Raises:
         BenchError: that process fails.
     """
-    (imported, opened, first, second), memory = supervise.cold_start(engine, feeds, threads)
+    one = scenarios.cut(feeds, batches(engine)[0])[0]
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = scenarios.write([one], Path(folder))
+        (imported, opened, first, second), memory = supervise.cold_start(engine, path, threads)
     return ColdStart(imported, opened, first, second, memory)
 
 
@@ -330,8 +332,8 @@ def _warnings(run: trace.Trace, late: npt.NDArray[np.int64], asked: Load) -> lis
             f"the first {before:,} of {len(service):,} calls are not like the rest: the machine"
             " or the runtime was still warming up"
         )
-    worth = series.effective(trace.response(run))
-    if series.is_dependent(trace.response(run)) and worth < _TELLING * len(service):
+    if series.is_dependent(trace.response(run)):
+        worth = series.effective_by_rank(trace.response(run))
         said.append(
             f"calls that follow each other resemble each other: {len(service):,} of them tell as"
             f" much as {worth:,.0f} would that do not, and intervals are too narrow"

@@ -88,16 +88,26 @@ def driver(session: Session, feeds: Feeds, least: int, most: int | None, load: L
     if load.scenario == "server":
         due = partial(poisson, rate_per_s=load.rate_per_s, seed=load.seed)
         return open_loop(session, cut(feeds, least), due, load.policy)
-    if load.scenario == "multi-stream" and not least <= load.streams <= (most or load.streams):
-        return several_at_once(session, cut(feeds, least), -(-load.streams // least))
-    return closed_loop(session, cut(feeds, frame_size(load, least, most)))
+    size = call_size(load, least, most)
+    calls = frame_size(load, least, most) // size
+    fed = cut(feeds, size)
+    return closed_loop(session, fed) if calls == 1 else several_at_once(session, fed, calls)
 
 
-def frame_size(load: Load, least: int, most: int | None) -> int:
-    """How many images one timed call holds."""
+def call_size(load: Load, least: int, most: int | None) -> int:
+    """How many images the session is given at once."""
     if load.scenario == "multi-stream" and least <= load.streams <= (most or load.streams):
         return load.streams
     return least
+
+
+def frame_size(load: Load, least: int, most: int | None) -> int:
+    """How many images are timed together: those of one call, or of a call for each stream.
+
+    Streams that do not fill the engine's last batch are made up to it.
+    """
+    size = call_size(load, least, most)
+    return -(-load.streams // size) * size if load.scenario == "multi-stream" else size
 
 
 def cut(feeds: Feeds, size: int) -> Sequence[Arrays]:

@@ -12,10 +12,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter_ns
+from time import perf_counter_ns, sleep
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,12 @@ from edgekd.measurements import LayerTime, Profile, Roof
 from edgekd.trace import Trace
 
 STOPPED = "stopped by you"
+PARTS = 100
+"""Of a step, in which progress is told."""
 _SHARED = Path("/dev/shm")  # memory that no disk is waited for  # noqa: S108
 _LOOK_S = 0.5
+_SOON_S = 0.05  # until the end is noticed
+_SHORT_NS = 250_000_000  # counters of 10 ms tell nothing of less
 _LONGEST_S = 900  # a GPU's runtime may compile first
 
 
@@ -75,7 +80,8 @@ def run(
         load: what is asked of each.
         threads: of a CPU, for one inference.
         timeout_s: a call that takes longer is taken to hang, and the process is ended.
-        progress: told of steps done, and in all.
+        progress: told of the parts of steps done, and in all, ``PARTS`` of each: of ``blocks``,
+            and one for each engine.
 
     Returns:
         What came of each engine, and what else went on meanwhile. After Ctrl-C too: then every
@@ -86,14 +92,19 @@ def run(
     """
     with _shared_folder() as folder:
         request = worker.Request(tuple(engines), load, threads, timeout_s, folder)
-        pulse = _lay_out(folder / "pulse.npy", (6,), 0)
+        pulse = _lay_out(folder / "pulse.npy", (len(worker.PULSE),), 0)
         traces = [
             _lay_out(folder / f"{index}.npy", (load.frames, 3), trace.NEVER)
             for index in range(len(engines))
         ]
         pulse[worker.LIFE], pulse[worker.SILENCE] = perf_counter_ns(), 60 * 10**9
+        total = PARTS * (load.blocks + len(engines))
+
+        def told() -> None:
+            progress(_parts_done(load, traces, int(pulse[worker.STEPS])), total)
+
         with _busy(load.background):
-            ended, watched = _watch(request, pulse, progress)
+            ended, watched = _watch(request, pulse, told)
         runs = [Run(trace.reached(np.array(each))) for each in traces]
     begin = int(pulse[worker.BEGIN])
     _merge(runs, ended, [engine.name for engine, _ in engines], int(pulse[worker.TURN]))
@@ -102,6 +113,11 @@ def run(
 
 def cold_start(engine: EngineFile, feeds: Path, threads: int) -> tuple[list[int], int | None]:
     """A fresh process that opens the engine and runs it twice.
+
+    Args:
+        engine: what is opened.
+        feeds: .npz of the one batch that it is given.
+        threads: of a CPU, for one inference.
 
     Returns:
         How long until the runtime was imported, the engine open, the first and the second answer
@@ -112,8 +128,7 @@ def cold_start(engine: EngineFile, feeds: Path, threads: int) -> tuple[list[int]
     """
     begin = perf_counter_ns()
     found = _ask("cold", engine, feeds, threads)
-    moments = [begin, *found["moments_ns"]]
-    return np.diff(moments).tolist(), found["peak_memory_bytes"]
+    return [found["imported_ns"] - begin, *found["spans_ns"]], found["peak_memory_bytes"]
 
 
 def profile(engine: EngineFile, model: Path | None, feeds: Path, threads: int) -> Profile:
@@ -145,63 +160,91 @@ def _ask(
         "model": model,
         "parent": os.getpid(),
     }
-    try:
-        child = subprocess.run(
-            _COMMAND, input=json.dumps(asked), capture_output=True, text=True, check=False,
-            timeout=_LONGEST_S,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise BenchError(
-            f"{engine.name} gives no answers within {_LONGEST_S} s in a process of its own"
-        ) from error
-    if child.returncode:
-        raise BenchError(
-            f"{engine.name} does not run in a process of its own: {_reason(child.stderr)[0]}"
-        )
-    found: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
-    return found
+    with tempfile.TemporaryDirectory(prefix="edgekd-") as name:
+        folder = Path(name)
+        try:
+            child = subprocess.run(
+                _COMMAND, input=json.dumps({**asked, "folder": name}), text=True, check=False,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace",
+                timeout=_LONGEST_S,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(
+                f"{engine.name} gives no answers within {_LONGEST_S} s in a process of its own"
+            ) from error
+        found = _answer(folder, child.returncode, child.stdout)
+    if isinstance(found, tuple):
+        reason, hint = found
+        raise BenchError(f"{engine.name} does not run in a process of its own: {reason}", hint)
+    return found  # type: ignore[no-any-return]
 
 
+_WORDLESS = "its process ended without a word"
 _COMMAND = [sys.executable, "-m", "edgekd.bench.worker"]
 
 
 def _watch(
-    request: worker.Request, pulse: Trace, progress: Callable[[int, int], None]
+    request: worker.Request, pulse: Trace, progress: Callable[[], None]
 ) -> tuple[Any, dict[str, Any]]:
-    """Waits for the worker; returns what it wrote, or why it did not, and what went on."""
-    with (request.folder / "errors").open("w+") as errors:
+    """Waits for the worker; returns what it wrote, or why it did not, and what went on.
+
+    The host is looked at from just before the run began until the worker has ended.
+    """
+    ended: Any = None
+    with (request.folder / "errors").open("w+", errors="replace") as errors:
         child = subprocess.Popen(
             _COMMAND, stdin=subprocess.PIPE, stdout=errors, stderr=errors, text=True
         )
-        assert child.stdin is not None
-        with contextlib.suppress(BrokenPipeError), child.stdin:
-            json.dump({**request.to_json(), "parent": os.getpid()}, child.stdin)
-        watch = Watch(child.pid)
-        ended: Any = None
+        watch, looked_ns = Watch(child.pid), 0
         try:
-            while child.poll() is None:
+            assert child.stdin is not None
+            with contextlib.suppress(BrokenPipeError), child.stdin:
+                json.dump({**request.to_json(), "parent": os.getpid()}, child.stdin)
+            watch.sample()
+            while not _ends(child, _LOOK_S):
                 if pulse[worker.BEGIN]:
-                    watch.sample()
-                    progress(int(pulse[worker.STEPS]), int(pulse[worker.TOTAL]))
+                    looked_ns = perf_counter_ns()
+                    progress()
+                else:  # what went on while engines were opened disturbed nothing
+                    watch = Watch(child.pid)
+                watch.sample()
                 silent = perf_counter_ns() - int(pulse[worker.LIFE])
                 if silent > int(pulse[worker.SILENCE]):
                     ended = f"no answer came for {silent / 1e9:.0f} s"
                     break
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(_LOOK_S)
+            if perf_counter_ns() - looked_ns > _SHORT_NS:
+                watch.sample()
         except KeyboardInterrupt:
             ended = STOPPED
         finally:
             child.kill()
             code = child.wait()
-        if ended is None and code:
+        if ended is None:
             errors.seek(0)
-            ended = (
-                _reason(errors.read()) if code > 0 else f"its process was ended by signal {-code}"
-            )
-    if ended is None:
-        ended = json.loads((request.folder / "done.json").read_text())
+            ended = _answer(request.folder, code, errors.read())
     return ended, watch.record()
+
+
+def _ends(child: subprocess.Popen[str], within_s: float) -> bool:
+    """Whether a process ends by then. Its counters can still be read: nobody has waited for it."""
+    until = perf_counter_ns() + int(within_s * 1e9)
+    while perf_counter_ns() < until:
+        if _has_ended(child):
+            return True
+        sleep(_SOON_S)
+    return _has_ended(child)
+
+
+def _has_ended(child: subprocess.Popen[str]) -> bool:
+    if not hasattr(os, "waitid"):
+        return child.poll() is not None
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _parts_done(load: Load, traces: Sequence[Trace], steps: int) -> int:
+    """Of a run: by the steps that are done, or by its frames where these are further."""
+    share = sum(map(_filled, traces)) / sum(map(len, traces))
+    return max(PARTS * steps, int(PARTS * load.blocks * share))
 
 
 def _merge(runs: Sequence[Run], ended: Any, names: Sequence[str], turn: int) -> None:
@@ -239,14 +282,27 @@ def _relative(watched: dict[str, Any], begin: int, ours: int) -> dict[str, Any]:
     return watched
 
 
-def _reason(text: str) -> tuple[str, str]:
-    """A worker's last words: its own message and hint, or the end of a traceback."""
-    last = (text.strip() or "its process ended without a word").splitlines()[-1]
-    try:
-        record = json.loads(last)
-        return record["message"], record["hint"]
-    except (ValueError, TypeError, KeyError):
-        return last, ""
+def _filled(rows: Trace) -> int:
+    """The frames of a trace that were due by now: its first ones."""
+    return bisect_left(
+        range(len(rows)), True, key=lambda row: bool(rows[row, trace.DUE] == trace.NEVER)
+    )
+
+
+def _answer(folder: Path, code: int, printed: str) -> Any:
+    """What a worker that ended has left; or a reason and a hint, why it left nothing.
+
+    What it left is whole, however it ended then: runtimes fail as they are taken down.
+    """
+    if (folder / worker.DONE).exists():
+        return json.loads((folder / worker.DONE).read_text())
+    if (folder / worker.FAILED).exists():
+        reason, hint = json.loads((folder / worker.FAILED).read_text())
+        return reason, hint
+    if code < 0:
+        return f"its process was ended by signal {-code}", ""
+    lines = printed.split("\n") if code else []  # of one that ended well they tell nothing
+    return next(filter(None, map(str.strip, reversed(lines))), _WORDLESS), ""
 
 
 @contextlib.contextmanager

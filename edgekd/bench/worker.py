@@ -1,8 +1,8 @@
 """The process that measures: it opens engines, gives them frames, and writes down what came.
 
 It is told what to do on stdin and writes into a folder: traces that whoever supervises has laid
-out there and can read at any moment, and at the end ``done.json``. It imports nothing that its
-engines do not need.
+out there and can read at any moment, and at the end ``done.json``, or ``failed.json``: what it
+prints may be a library's. It imports nothing that its engines do not need.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from edgekd.artifacts import EngineFile, TensorSpec
 from edgekd.backends.base import Session, batches, find
 from edgekd.bench import host, load, loadgen
 from edgekd.bench.load import Drive, Pulse
-from edgekd.bench.scenarios import Feeds, Load, cut, driver, frame_size
+from edgekd.bench.scenarios import Feeds, Load, call_size, cut, driver
 from edgekd.bench.timer import fine_timers
-from edgekd.errors import EdgekdError
+from edgekd.errors import BenchError, EdgekdError
 
-LIFE, SILENCE, STEPS, TOTAL, BEGIN, TURN = range(6)
-"""Of the file ``pulse.npy``: the last sign of life; for how long there may be none; the steps
-done, and in all; when the run began; whose turn it is. Times are the clock's, in nanoseconds."""
+LIFE, SILENCE, STEPS, BEGIN, TURN = PULSE = range(5)
+"""Of the file ``pulse.npy``: the last sign of life, or until when none is due; for how long there
+may be none from then on; the steps done, of ``blocks`` and one for each engine; when the run
+began; whose turn it is. Times are the clock's, in nanoseconds."""
+DONE, FAILED = "done.json", "failed.json"
 PAUSE_S = 0.5
 _OPENING_NS = 600 * 10**9  # a GPU's runtime may compile first
 _WARM_NS = 10**9  # where there is one block it would else be all of it
@@ -91,7 +93,6 @@ def work(wanted: Request) -> None:
     pulse: Pulse = _mapped(wanted.folder / "pulse.npy")
     own = [_mapped(wanted.folder / f"{index}.npy") for index in range(count)]
     asked = wanted.load
-    pulse[TOTAL] = asked.blocks + count
     pulse[SILENCE] = _OPENING_NS
     with contextlib.ExitStack() as stack:
         sessions, feeds = [], []
@@ -136,14 +137,12 @@ def work(wanted: Request) -> None:
                 try:
                     record |= _beside(session, fed, engine, asked, pulse)
                 except EdgekdError as error:
-                    failure = error
+                    failure = BenchError(f"after its turns, {error.message}", error.hint)
             if failure is not None:
                 record["failure"] = [failure.message, failure.hint]
             records.append(record)
             pulse[STEPS] += 1
-    partial = wanted.folder / "done.json.part"
-    partial.write_text(json.dumps(records))
-    partial.rename(wanted.folder / "done.json")
+    _leave(wanted.folder / DONE, records)
 
 
 def _in_turn(drive: Drive, index: int, pulse: Pulse) -> Drive:
@@ -172,15 +171,16 @@ def _beside(
     drive = load.closed_loop(session, single)
     with load.quiet_collector():
         for index in range(asked.pauses):
-            pulse[LIFE] = perf_counter_ns()
+            pulse[LIFE] = perf_counter_ns() + int(PAUSE_S * 1e9)  # to wait is not to hang
             sleep(PAUSE_S)
             drive(paused[index : index + 1], 0, _THROUGHPUT_NS, pulse)
         splits = _splits(session, single, pulse)
     checked: dict[str, Any] = {}
     if asked.loadgen:
         patience = int(pulse[SILENCE])
-        pulse[LIFE], pulse[SILENCE] = perf_counter_ns(), _OPENING_NS  # it gives no sign meanwhile
-        per_call = sizes[-1] if asked.scenario == "offline" else frame_size(asked, least, most)
+        pulse[LIFE] = perf_counter_ns() + int(asked.seconds * 1e9)  # it gives no sign meanwhile
+        pulse[SILENCE] = _OPENING_NS
+        per_call = sizes[-1] if asked.scenario == "offline" else call_size(asked, least, most)
         calls = cut(fed, per_call)
         checked = loadgen.run(session, calls, asked, per_call)
         pulse[LIFE], pulse[SILENCE] = perf_counter_ns(), patience
@@ -207,20 +207,28 @@ def _splits(session: Session, feeds: Sequence[Any], pulse: Pulse) -> dict[str, l
 
 
 def first_answers(engine: EngineFile, feeds: Path, threads: int) -> dict[str, Any]:
-    """When a process that does nothing else has come how far, by the clock."""
-    with np.load(feeds, allow_pickle=False) as arrays:
-        fed = dict(arrays)
+    """When the runtime was imported, and how long opening the engine and two calls took.
+
+    Args:
+        engine: what is opened.
+        feeds: .npz of one batch: more would count as the engine's memory.
+        threads: of a CPU, for one inference.
+    """
     backend = find(engine.backend)
     backend.probe()
-    moments = [perf_counter_ns()]
+    imported = perf_counter_ns()
+    with np.load(feeds, allow_pickle=False) as arrays:  # an application has it: in no span
+        feed = dict(arrays)
+    calls = trace.empty(2)
+    begun = perf_counter_ns()
     with backend.open(engine, threads) as session:
-        moments.append(perf_counter_ns())
-        feed = cut(fed, batches(engine)[0])[0]
-        drive = load.closed_loop(session, [feed])
-        for _ in range(2):
-            drive(trace.empty(1), 0, _OPENING_NS, np.zeros(1, np.int64))
-            moments.append(perf_counter_ns())
-    return {"moments_ns": moments, "peak_memory_bytes": host.peak_memory_bytes()}
+        opened = perf_counter_ns()
+        load.closed_loop(session, [feed])(calls, 0, _OPENING_NS, np.zeros(1, np.int64))
+    return {
+        "imported_ns": imported,
+        "spans_ns": [opened - begun, *trace.service(calls).tolist()],
+        "peak_memory_bytes": host.peak_memory_bytes(),
+    }
 
 
 def _cold(engine: EngineFile, feeds: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,6 +270,13 @@ def from_json(record: Mapping[str, Any]) -> EngineFile:
     return EngineFile(**{**record, **specs, "path": path, "parts": parts})
 
 
+def _leave(path: Path, record: Any) -> None:
+    """Writes JSON that is there whole or not at all."""
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(record))
+    partial.rename(path)
+
+
 def _mapped(path: Path) -> trace.Trace:
     """A file as an array that others see changing."""
     mapped = np.load(path, mmap_mode="r+", allow_pickle=False)
@@ -280,16 +295,20 @@ def _depend_on(parent: int) -> None:
 def _main() -> int:
     asked = json.load(sys.stdin)
     _depend_on(asked["parent"])
+    folder = Path(asked["folder"])
     try:
         if "what" in asked:
             answer = _ANSWERS[asked["what"]]
             found = answer(from_json(asked["engine"]), Path(asked["feeds"]), asked)
-            print(json.dumps(found))
+            _leave(folder / DONE, found)
         else:
             work(request(asked))
     except EdgekdError as error:
-        print(json.dumps({"message": error.message, "hint": error.hint}), file=sys.stderr)
+        _leave(folder / FAILED, [error.message, error.hint])
         return error.exit_code
+    except Exception as error:
+        _leave(folder / FAILED, [f"{type(error).__name__}: {' '.join(str(error).split())}", ""])
+        raise
     return 0
 
 

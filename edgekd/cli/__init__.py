@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import traceback
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +14,7 @@ import click
 from edgekd import __version__
 from edgekd.errors import EdgekdError, near_matches
 
+BUG = 70
 INTERRUPTED = 130
 READER_GONE = 141
 
@@ -81,7 +84,20 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits; a user's mistake is one line on stderr."""
-    sys.exit(_run(arguments))
+    for name in ("SIGTERM", "SIGHUP"):  # so that what is unfinished is cleared away
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _leave)
+    try:
+        code = _run(arguments)
+    except Exception:  # noqa: BLE001  # a bug keeps its traceback, and is no missed budget
+        traceback.print_exc()
+        code = BUG
+    sys.exit(code)
+
+
+def _leave(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # what is cleared away is not left half cleared
+    sys.exit(128 + number)
 
 
 def _run(arguments: list[str] | None) -> int:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,10 @@ from edgekd.cli import out
 from edgekd.cli.build import EXIT_CODES
 from edgekd.cli.sizes import megabytes, positive, shape
 from edgekd.cli.watch import watcher
+
+if TYPE_CHECKING:
+    from edgekd.bench.scenarios import Load
+    from edgekd.recipe import BudgetSettings
 
 INTERRUPTED = 130
 _SCENARIOS = ("single-stream", "multi-stream", "offline", "server", "camera")
@@ -123,10 +127,14 @@ def bench(
     keys |= {f"budget.{name}": value for name, value in given.items()}
     settings = recipe_file.load(None, keys).bench
     budget = remeasure.own_budget(what, given)
-    load = remeasure.plan(
-        scenario, settings, budget, frames=frames, seconds=seconds, rate=rate,
-        streams=streams, background=background, loadgen=loadgen,
-    )  # fmt: skip
+    remeasure.check_place(output)
+
+    def load(each: BudgetSettings) -> Load:
+        return remeasure.plan(
+            scenario, settings, each, frames=frames, seconds=seconds, rate=rate,
+            streams=streams, background=background, loadgen=loadgen,
+        )  # fmt: skip
+
     with watcher() as watching, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
@@ -147,9 +155,11 @@ def bench(
             out.document(facts)
         else:
             _show(facts)
-        place = remeasure.keep(facts, found, output)
-    click.echo(f"every sample is kept in {place}", err=True)
-    out.further(facts, junit, markdown)
+        try:
+            place = remeasure.keep(facts, found, output)
+            click.echo(f"every sample is kept in {place}", err=True)
+        finally:
+            out.further(facts, junit, markdown)
     if any(each.partial == remeasure.STOPPED for each in found.items):
         click.echo("edgekd: stopped; what was measured until then is marked as partial", err=True)
         return INTERRUPTED

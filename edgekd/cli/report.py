@@ -36,10 +36,12 @@ def report(
 
     PATH is a bundle, or a folder that `edgekd bench` kept. Several are held against the first.
     """
+    from edgekd.report import shape
+
     found = [read(Path(each)) for each in paths]
     if len(found) > 1:
         return _compare(found, output, markdown, junit, as_json)
-    facts = found[0]
+    facts, whole = found[0], shape.complete(found[0])
     if output is not None:
         from edgekd.report.render import render
 
@@ -48,13 +50,13 @@ def report(
     if as_json:
         out.document(facts)
         return 0
-    out.engines(facts["engines"], facts["preferred"])
+    out.engines(whole["engines"], whole["preferred"])
     click.echo("")
-    for reason in facts["verdict"]["reasons"]:
+    for reason in whole["verdict"]["reasons"]:
         click.echo(f"  {reason}")
     page = Path(paths[0]) / "report.html"
     drawn = output or (page if page.exists() else Path(paths[0]) / RECORD)
-    click.echo(f"{facts['verdict']['headline']}  {drawn}")
+    click.echo(f"{whole['verdict']['headline']}  {drawn}")
     return 0
 
 
@@ -62,10 +64,11 @@ def read(path: Path) -> Mapping[str, Any]:
     """A bundle's report, its hash checked, or one that `edgekd bench` kept.
 
     Raises:
-        BundleError, CorruptBundle: it is neither.
+        BundleError, CorruptBundle: it is neither, or lacks what a report tells.
     """
     from edgekd import bundle as bundles
     from edgekd.errors import CorruptBundle
+    from edgekd.report import shape
 
     if (path / bundles.MANIFEST).exists() or not (path / RECORD).is_file():
         path = bundles.read(path).file(RECORD)
@@ -73,9 +76,11 @@ def read(path: Path) -> Mapping[str, Any]:
         path = path / RECORD
     try:
         facts = json.loads(path.read_text("utf-8"))
-        facts["verdict"]["status"], facts["engines"], facts["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        fault = shape.fault(shape.complete(facts))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CorruptBundle(f"{path} is no report ({error})", "measure again") from error
+    if fault:
+        raise CorruptBundle(f"{path} is no report ({fault})", "measure again")
     return dict(facts)
 
 

@@ -168,6 +168,8 @@ def _cell(row: Facts, first: Facts | None, timed: bool, judged: bool) -> dict[st
 def _ratio(row: Facts, first: Facts, name: str) -> list[float] | None:
     """One latency over the first report's; None where either cannot be told, or batches differ."""
     ours, theirs = row["interval_ns"].get(name), first["interval_ns"].get(name)
+    if not row["latency_ns"] or not first["latency_ns"]:
+        return None
     if not ours or not theirs or row["batch"] != first["batch"]:
         return None
     if name in row["untold"] or name in first["untold"]:
@@ -181,7 +183,9 @@ def _ratio(row: Facts, first: Facts, name: str) -> list[float] | None:
 
 def _delta(row: Facts, first: Facts) -> list[float] | None:
     """The difference of top-1; None where either was not judged."""
-    if row["ci"] is None or first["ci"] is None or row["emulated"] != first["emulated"]:
+    if any(each[name] is None for each in (row, first) for name in ("top1", "ci")):
+        return None
+    if row["emulated"] != first["emulated"]:
         return None
     delta = row["top1"] - first["top1"]
     below = math.hypot(row["top1"] - row["ci"][0], first["ci"][1] - first["top1"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgekd.report import figures, markdown
+from edgekd.report import figures, markdown, shape
 from edgekd.report.charts import accuracy
 from edgekd.report.compare import warnings
 from edgekd.report.figures import NONE
@@ -54,6 +54,8 @@ def comparison_markdown(found: Facts) -> str:
         *markdown.table(verdicts(found)),
         *(line for each in told if each.lines for line in ("", *markdown.table(each))),
     ]
+    if any(map(markdown.has_intervals, told)):
+        lines += ["", "In brackets 95 % intervals; that of a ratio holds with 90 % or more."]
     if found["differences"]:
         lines += ["", *markdown.table(differences(found))]
     return markdown.bounded(lines)
@@ -66,7 +68,7 @@ def verdicts(found: Facts) -> Table:
         (
             ("report", lambda r: r["label"]),
             ("verdict", lambda r: r["verdict"]["status"]),
-            ("in one line", lambda r: r["verdict"]["headline"]),
+            ("in one line", lambda r: shape.headline(r["verdict"])),
             ("preferred engine", lambda r: r["preferred"]),
             ("processor", lambda r: str(r["host"].get("cpu") or NONE)),
         ),

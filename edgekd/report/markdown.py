@@ -22,15 +22,16 @@ _MARKUP = re.compile(r"([\\`*_\[\]<>#|~@&$])")
 def markdown(facts: Mapping[str, Any]) -> str:
     """The verdict, the engines in a table, and what is to be noted; below 65,536 characters."""
     found = shape.complete(facts)
-    verdict = found["verdict"]
+    verdict, shown = found["verdict"], measured.engines(found)
     lines = [
         f"### {SIGNS[verdict['status']]} {code(found['name'])}: {verdict['status'].upper()}",
         "",
-        *([text(verdict["headline"]), ""] if verdict["headline"] else []),
+        *([text(line), ""] if (line := shape.headline(verdict)) else []),
         *_reasons(verdict),
         "",
-        *table(measured.engines(found)),
+        *table(shown),
         "",
+        *(["In brackets 95 % intervals.", ""] if has_intervals(shown) else []),
         *(f"- {text(note)}" for note in found["notes"]),
         "",
         *_measured(found),
@@ -63,6 +64,11 @@ def table(found: Table) -> list[str]:
         told = [_bold(text(_joined(each)), line.best) for each in cells]
         rows.append(f"| {' | '.join((_bold(code(named.text), line.best), *told))} |")
     return rows
+
+
+def has_intervals(found: Table) -> bool:
+    """Whether a figure of a table has its interval beside it."""
+    return any(cell.under.startswith("[") for line in found.lines for cell in line.cells)
 
 
 def text(value: str) -> str:

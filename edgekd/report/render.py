@@ -59,13 +59,16 @@ def render(facts: Mapping[str, Any]) -> str:
         r=found,
         best=next((each for each in found["engines"] if each["name"] == found["preferred"]), None),
         about=_about(found),
-        headline=_headline(found["verdict"]),
+        headline=shape.headline(found["verdict"]),
         less_work=_less_work(found["models"]),
         charts=_charts(found, timed),
         tables=_tables(found, timed),
         contents=list(_contents(found, timed)),
         ended=list(_ended(found)),
         warnings=list(_warnings(found)),
+        watched=latency.watched(found["watch"], [each["series"] for each in timed]),
+        camera_watched=bool(found["camera"])
+        and latency.watched(found["camera"]["watch"], [found["camera"]["series"]]),
         starred=any(each["untold"] for each in timed),
         latency_caption=_how(found),
         host=list(_known(found["host"])),
@@ -101,6 +104,7 @@ def environment() -> jinja2.Environment:
         size=figures.size,
         ratio=figures.ratio,
         percent=figures.percent,
+        plain=figures.plain,
         accuracy=figures.accuracy,
         whole=figures.whole,
         sides=_sides,
@@ -135,13 +139,15 @@ def _without(value: Any, name: str) -> Any:
 
 def _charts(facts: Mapping[str, Any], timed: list[Any]) -> dict[str, Any]:
     deadline, camera, watch = shape.deadline_ns(facts), facts["camera"], facts["watch"]
+    # A bench of a camera has its frames as the engine's own curve already.
+    other = None if facts["bench"]["scenario"] == "camera" else camera
     judged = [each for each in timed if each["top1"] is not None]
     found: dict[str, Chart | None] = {
         "waterfall": accuracy.waterfall(facts["waterfall"]) if facts["waterfall"] else None,
         "pareto": accuracy.pareto(judged) if judged else None,
         "latency": latency.percentiles(timed, deadline) if timed else None,
-        "tail": latency.tail(timed, camera, deadline)
-        if any(each["curve"] for each in timed) or (camera and camera["curve"])
+        "tail": latency.tail(timed, other, deadline)
+        if any(each["curve"] for each in timed) or (other and other["curve"])
         else None,
         "over_time": latency.over_time(timed, watch, deadline)
         if any(each["series"] for each in timed)
@@ -239,12 +245,6 @@ def _warnings(facts: Mapping[str, Any]) -> Iterator[str]:
         yield f"{', '.join(names[:3])}{more}: {warning}"
     if facts["camera"]:
         yield from (f"camera: {each}" for each in facts["camera"]["warnings"])
-
-
-def _headline(verdict: Mapping[str, Any]) -> str:
-    """Without the word itself, which stands before it."""
-    word, line = verdict["status"].upper(), verdict["headline"]
-    return "" if line == word else line.replace(f": {word}", "", 1)
 
 
 def _about(facts: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from edgekd.data import splits
 from edgekd.measurements import Measurement, Measurements, Profile
 from edgekd.recipe import BudgetSettings
 from edgekd.report import examples, layers, ranges, traces
-from edgekd.verdict import BASELINE, Row, accuracy, conclude, row
+from edgekd.verdict import BASELINE, Row, accuracy, conclude, for_each, row
 
 SCHEMA = "1.0"
 
@@ -59,9 +59,10 @@ class Findings:
 def summarise(found: Findings) -> dict[str, Any]:
     """The report as JSON holds it."""
     measured = {each.engine: each for each in found.measurements.items}
-    engines = [_engine(found, each, measured) for each in found.engines.values()]
+    own = for_each(found.budget, found.engines.values())
+    engines = [_engine(found, each, measured, own) for each in found.engines.values()]
     camera = None if found.camera is None else traces.camera(found.camera, found.budget)
-    preferred, judged = conclude(engines, found.budget, camera)
+    preferred, judged = conclude(engines, own, found.budget, camera)
     return {
         "schema": SCHEMA,
         "name": found.name,
@@ -109,8 +110,13 @@ def summarise(found: Findings) -> dict[str, Any]:
     }
 
 
-def _engine(found: Findings, engine: EngineFile, measured: Mapping[str, Measurement]) -> Row:
-    line = row(engine, measured, found.budget)
+def _engine(
+    found: Findings,
+    engine: EngineFile,
+    measured: Mapping[str, Measurement],
+    budget: BudgetSettings,
+) -> Row:
+    line = row(engine, measured, budget)
     line |= accuracy(found.evaluations.get(engine.name), found.to_teacher, found.to_student)
     if engine.name in found.inspections:
         inspection = found.inspections[engine.name]

@@ -89,7 +89,7 @@ def feeds(n: int) -> list[Arrays]:
 
 
 BACKEND = '''
-import os, time
+import atexit, os, sys, time
 import numpy as np
 from edgekd.artifacts import TensorSpec
 from edgekd.backends.base import Availability
@@ -105,6 +105,9 @@ class Session:
         self.mark = engine.options.get("mark", "")
         self.took = float(engine.options.get("took_ms", 0.2)) / 1e3
         self.calls = 0
+        if "chatter" in engine.options:
+            atexit.register(print, "bye")
+            atexit.register(print, "bye", file=sys.stderr)
 
     def run(self, feeds):
         self.calls += 1
@@ -115,6 +118,8 @@ class Session:
                 raise RuntimeError("out of\\nluck")
             if self.what == "hang":
                 time.sleep(1000)
+            if self.what == "leave":
+                os._exit(0)
             if self.what == "die":
                 os.kill(os.getpid(), 11)
             if self.what == "nan":

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekd import trace
+from edgekd.bench import arrivals
 from edgekd.bench.arrivals import POLICIES, open_loop, periodic, poisson
 from edgekd.errors import BenchError
 from tests.bench.planted import Clock, Timed, feeds
@@ -112,6 +113,21 @@ def test_where_time_runs_out_what_waits_is_missed(monkeypatch: pytest.MonkeyPatc
     assert trace.answered(record).sum() == 6  # begun at 0, 40, ... 200
     assert len(record) == 25  # those due by 240, when the last was answered
     assert trace.missed(record, 40 * MS).sum() == 24
+
+
+def test_who_waits_for_a_frame_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pulse is of when the frame is due, however far that is."""
+    clock, told = Clock(monkeypatch), []
+    waited = clock.wait
+
+    def wait(moment: int) -> None:
+        told.append((PULSE[0], moment))
+        waited(moment)
+
+    monkeypatch.setattr(arrivals, "wait_until", wait)
+    run(clock.session(lambda call: MS), "queue", 5, 10_000 * MS)
+    assert len(told) == 5
+    assert all(pulse == moment for pulse, moment in told)
 
 
 def test_a_failure_names_the_frame_and_keeps_what_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def test_a_session_that_raises_is_named_with_its_frame(monkeypatch: pytest.Monke
 
 def test_a_clock_that_goes_back_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Clock(monkeypatch).session(lambda call: -7 if call == 4 else 5)
-    with pytest.raises(BenchError, match="the clock went back by 7 ns during frame 4"):
+    with pytest.raises(BenchError, match="frame 4: the clock went back by 7 ns"):
         run(session, 9)
 
 
@@ -158,7 +158,8 @@ def test_one_that_fails_leaves_the_turns_to_the_others(monkeypatch: pytest.Monke
     assert timings[0].count == 100
     assert isinstance(timings[1].failure, BenchError)
     assert 0 < timings[1].count < 60
-    with pytest.raises(BenchError, match="frame"):
+    assert timings[1].failure.message.startswith("turn 2, frame 0: RuntimeError")
+    with pytest.raises(BenchError, match=r"^warm-up, frame 60: "):
         interleaved(
             [clock.session(broken)],
             [feeds(1)],
@@ -167,6 +168,33 @@ def test_one_that_fails_leaves_the_turns_to_the_others(monkeypatch: pytest.Monke
             limit_ns=10**10,
             seed=0,  # type: ignore[list-item]
         )
+
+
+@pytest.mark.parametrize(
+    ("blocks", "at", "where"),
+    [
+        (4, 3, "warm-up, frame 3"),
+        (4, 27, "warm-up, frame 2"),
+        (4, 107, "turn 3, frame 2"),
+        (1, 130, "frame 20"),
+    ],
+)
+def test_where_one_fails_is_said(
+    blocks: int, at: int, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warm-up of a block; then, in each turn, ten calls that are not kept, and a block."""
+
+    def broken(call: int) -> int:
+        if call == at:
+            raise RuntimeError("no")
+        return 5
+
+    drive = closed_loop(Clock(monkeypatch).session(broken), feeds(1))  # type: ignore[arg-type]
+    (found,) = in_turns(
+        [drive], [trace.empty(100)], blocks=blocks, limit_ns=10**10, seed=0, begin_ns=0, pulse=PULSE
+    )
+    assert found.failure is not None
+    assert found.failure.message == f"{where}: RuntimeError: no"
 
 
 def test_so_many_frames_at_least_however_long_they_take(monkeypatch: pytest.MonkeyPatch) -> None:

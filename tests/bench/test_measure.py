@@ -12,11 +12,13 @@ import pytest
 from edgekd import targets, trace, verdict
 from edgekd.artifacts import Checkpoint, Dataset, EngineFile, OnnxModel
 from edgekd.backends.base import Arrays, build_engine, find
+from edgekd.bench import supervise
 from edgekd.bench.measure import (
     ALLOWED,
     bench,
     camera,
     camera_load,
+    cold_start,
     complete,
     from_images,
     measure,
@@ -151,6 +153,36 @@ def test_one_that_fails_is_kept_as_far_as_it_got_and_refused_by_a_build(
         measure([backend(what="raise", at=0)], [feeds], load, SETTINGS, tmp_path)
 
 
+def test_streams_that_an_engine_takes_one_by_one_are_counted(
+    backend: Callable[..., EngineFile],  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    feeds = {"x": np.zeros((8, 4), np.float32)}
+    asked = Load(scenario="multi-stream", streams=4, frames=30, seconds=5, blocks=2)
+    (found,) = measure([backend(max_batch=1)], [feeds], asked, SETTINGS, tmp_path).items
+    mean_ns = trace.service(np.load(found.trace)).mean()
+    assert found.batch == 4
+    assert dict(found.throughput_per_s) == {"4": pytest.approx(4e9 / mean_ns)}
+
+
+def test_a_cold_start_is_given_one_batch_alone(
+    backend: Callable[..., EngineFile],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[dict[str, np.ndarray]] = []
+
+    def ask(what: str, engine: EngineFile, feeds: Path, threads: int) -> dict[str, object]:
+        with np.load(feeds) as arrays:
+            given.append(dict(arrays))
+        return {"imported_ns": 10**18, "spans_ns": [3, 2, 1], "peak_memory_bytes": 7}
+
+    monkeypatch.setattr(supervise, "_ask", ask)
+    x = np.arange(64, dtype=np.float32).reshape(16, 4)
+    found = cold_start(backend(min_batch=2), {"x": x}, 1)
+    assert (found.open_ns, found.first_ns, found.second_ns, found.peak_memory_bytes) == (3, 2, 1, 7)
+    assert [each["x"].tolist() for each in given] == [x[:2].tolist()]
+
+
 def test_what_cannot_be_kept_is_said(
     backend: Callable[..., EngineFile],  # noqa: F811
     tmp_path: Path,
@@ -179,6 +211,8 @@ def test_a_slow_start_and_likeness_are_warned_of(
     slow = steady + 200_000 * (np.arange(4000) < 600)
     assert "still warming up" in _warnings(record(slow), none, Load())[0]
     waves = steady + 50_000 * (np.arange(4000) // 200 % 2)
+    assert "resemble each other" in " ".join(_warnings(record(waves), none, Load()))
+    waves[rng.random(4000) < 0.01] *= 100  # outliers hide it from all but the ranks
     assert "resemble each other" in " ".join(_warnings(record(waves), none, Load()))
     load = Load(scenario="camera", period_ns=10**6)
     assert "load generator itself was late" in " ".join(

@@ -9,7 +9,7 @@ import pytest
 
 from edgekd import trace
 from edgekd.artifacts import TensorSpec
-from edgekd.bench.scenarios import SCENARIOS, Load, cut, driver, frame_size
+from edgekd.bench.scenarios import SCENARIOS, Load, call_size, cut, driver, frame_size
 from tests.bench.planted import Clock
 
 PULSE = np.zeros(1, np.int64)
@@ -31,13 +31,15 @@ def test_streams_come_in_one_batch_where_the_engine_takes_it_and_else_one_by_one
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     load = Load(scenario="multi-stream", streams=4)
-    for most, size, took in ((None, 4, 1000), (8, 4, 1000), (2, 1, 4000)):
+    sizes = ((1, None, 4, 1000, 4), (1, 8, 4, 1000, 4), (1, 2, 1, 4000, 4), (3, 3, 3, 2000, 6))
+    for least, most, size, took, timed in sizes:
         session: Any = Clock(monkeypatch).session(lambda call: 1000)
         record = trace.empty(3)
-        driver(session, FEEDS, 1, most, load)(record, 0, 10**12, PULSE)
+        driver(session, FEEDS, least, most, load)(record, 0, 10**12, PULSE)
         assert {len(each["x"]) for each in session.fed} == {size}
         assert set(trace.service(record)) == {took}
-        assert frame_size(load, 1, most) == size
+        assert call_size(load, least, most) == size
+        assert frame_size(load, least, most) == timed == took // 1000 * size
 
 
 def test_an_engine_of_larger_batches_alone_is_given_those(monkeypatch: pytest.MonkeyPatch) -> None:

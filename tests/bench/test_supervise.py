@@ -18,7 +18,7 @@ from edgekd import trace
 from edgekd.artifacts import EngineFile
 from edgekd.bench import supervise
 from edgekd.bench.scenarios import Load
-from edgekd.bench.supervise import STOPPED, Run, cold_start
+from edgekd.bench.supervise import PARTS, STOPPED, Run, cold_start
 from edgekd.bench.worker import to_json
 from edgekd.errors import BenchError
 from tests.bench.planted import backend  # noqa: F401
@@ -65,7 +65,8 @@ def test_a_whole_run_comes_back(backend: Make, feeds: Path) -> None:  # noqa: F8
         assert each.trace[0, trace.BEGUN] >= 0  # times are told from the run's beginning
     assert np.median(trace.service(slow.trace)) > np.median(trace.service(fast.trace))
     assert slow.throughput["4"] > slow.throughput["1"]
-    assert all(total == LOAD.blocks + 2 for _, total in seen)
+    assert all(total == PARTS * (LOAD.blocks + 2) for _, total in seen)
+    assert seen == sorted(seen)
     assert all(each["t_ns"] > -(10**9) for each in watched["samples"])
 
 
@@ -107,6 +108,58 @@ def test_a_process_that_dies_leaves_what_came_before(backend: Make, feeds: Path)
     (found,) = run([backend(what="die", at=120)], feeds)
     assert found.partial == "its process was ended by signal 11"
     assert 0 < len(trace.service(found.trace)) < 120
+
+
+def test_a_process_that_leaves_without_a_word_leaves_what_came_before(
+    backend: Make,  # noqa: F811
+    feeds: Path,
+) -> None:
+    (found,) = run([backend(what="leave", at=120)], feeds)
+    assert found.partial == "its process ended without a word"
+    assert 0 < len(trace.service(found.trace)) < 120
+    with pytest.raises(BenchError, match="in a process of its own: its process ended without a w"):
+        cold_start(backend(what="leave", at=0), feeds, 1)
+
+
+def test_what_a_library_prints_as_it_ends_hides_nothing(backend: Make, feeds: Path) -> None:  # noqa: F811
+    (found,) = run([backend(chatter=1)], feeds, Load(frames=5, blocks=1))
+    assert not found.partial
+    spans, _ = cold_start(backend(chatter=1), feeds, 1)
+    assert len(spans) == 4
+    with pytest.raises(BenchError, match="of its own: frame 0: RuntimeError: out of luck"):
+        cold_start(backend(chatter=1, what="raise", at=0), feeds, 1)
+
+
+def test_to_wait_is_not_to_hang(backend: Make, feeds: Path) -> None:  # noqa: F811
+    """Neither for a frame that is due later than a call may take, nor for half a second."""
+    load = Load(scenario="camera", frames=2, period_ns=1.2e9, seconds=2, blocks=1, pauses=2)
+    (found,) = run([backend()], feeds, load, timeout_s=0.4)
+    assert not found.partial
+    assert len(trace.service(found.trace)) == 2
+    assert len(found.pauses_ns) == 2
+
+
+def test_the_shortest_run_is_watched_from_before_it_began_until_it_ended(
+    backend: Make,  # noqa: F811
+    feeds: Path,
+) -> None:
+    (found,), watched = supervise.run(
+        [(backend(), feeds)], Load(frames=5, seconds=1, blocks=1), threads=1, timeout_s=20
+    )
+    first, *_, last = watched["samples"]
+    assert first["t_ns"] < 0
+    assert last["t_ns"] > found.trace[-1, trace.ANSWERED]
+    assert watched["others_share"] is not None  # its process' own counters were read to the end
+
+
+def test_progress_is_told_within_a_turn(backend: Make, feeds: Path) -> None:  # noqa: F811
+    seen: list[int] = []
+    supervise.run(
+        [(backend(took_ms=10), feeds)], Load(frames=120, seconds=9, blocks=1),
+        threads=1, timeout_s=20, progress=lambda done, total: seen.append(done),
+    )  # fmt: skip
+    assert any(0 < each < PARTS for each in seen)
+    assert seen == sorted(seen)
 
 
 def test_where_nothing_came_there_is_no_result(backend: Make, feeds: Path) -> None:  # noqa: F811
@@ -152,6 +205,42 @@ def test_ctrl_c_keeps_what_came_until_then(backend: Make, feeds: Path) -> None: 
     assert 0 < frames < 100_000
     group = subprocess.run(["pgrep", "-g", str(child.pid)], capture_output=True, check=False)
     assert not group.stdout  # the process that measured is gone too
+
+
+ENDED = """
+import signal
+def leave(number, frame):
+    sys.exit(128 + number)
+for each in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(each, leave)
+supervise._SHARED = Path(sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_who_is_ended_leaves_nothing_behind(
+    sent: signal.Signals,
+    backend: Make,  # noqa: F811
+    feeds: Path,
+    tmp_path: Path,
+) -> None:
+    """As the command line does it: the signal becomes a SystemExit."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    program = INTERRUPTED.replace("load = ", ENDED + "load = ", 1)
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, json.dumps(to_json(backend())), str(feeds), str(shared)],
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    assert child.stdout.readline() == "measuring\n"
+    assert [each.name[:7] for each in shared.iterdir()] == ["edgekd-"]
+    child.send_signal(sent)
+    child.communicate(timeout=60)
+    assert child.returncode == 128 + sent
+    assert not list(shared.iterdir())
+    group = subprocess.run(["pgrep", "-g", str(child.pid)], capture_output=True, check=False)
+    assert not group.stdout
 
 
 def test_background_work_is_ours_and_no_disturbance(backend: Make, feeds: Path) -> None:  # noqa: F811

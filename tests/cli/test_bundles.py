@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from edgekd.bundle import read
+from edgekd.cli.report import read as report_of
+from edgekd.cli.report import report
+from edgekd.errors import CorruptBundle
 from tests.conftest import assert_one_line, run_cli
 
 
@@ -44,6 +48,47 @@ def test_report_prints_the_verdict_and_draws_the_same_page(
 def test_report_into_a_folder_that_is_not_there(built: dict[str, Path], tmp_path: Path) -> None:
     result = run_cli("report", built["bundle"], "-o", tmp_path / "none" / "r.html")
     assert_one_line(result, 2, "r.html: cannot be written: No such file or directory")
+
+
+def _without(found: Any, place: tuple[str | int, ...]) -> Any:
+    """A copy of JSON without what lies at a place."""
+    changed = json.loads(json.dumps(found))
+    *way, last = place
+    inner = changed
+    for each in way:
+        inner = inner[each]
+    del inner[last]
+    return changed
+
+
+def test_a_kept_report_needs_no_more_than_what_it_tells(
+    built: dict[str, Path], tmp_path: Path
+) -> None:
+    """`edgekd bench` writes no manifest, so that nothing vouches for what is in the file."""
+    facts = json.loads((built["bundle"] / "report.json").read_text())
+    place = tmp_path / "report.json"
+    for name in ("preferred", "notes", "command", "camera"):
+        place.write_text(json.dumps(_without(facts, (name,))))
+        found = CliRunner().invoke(report, [str(tmp_path), "--markdown", str(tmp_path / "r.md")])
+        assert found.exit_code == 0, name
+    timed = next(n for n, each in enumerate(facts["engines"]) if each["latency_ns"])
+    cases: tuple[tuple[tuple[str | int, ...], str], ...] = (
+        (("schema",), "it has no 'schema'"),
+        (("verdict",), "verdict has no 'status'"),
+        (("engines", 0, "name"), "engines.0 has no 'name'"),
+        (("engines", timed, "bytes"), f"engines.{timed} has no 'bytes'"),
+        (("engines", timed, "latency_ns", "p99"), f"engines.{timed}.latency_ns has no 'p99'"),
+        (("waterfall", 1, "ci"), "waterfall.1 has no 'ci'"),
+    )
+    for missing, words in cases:
+        place.write_text(json.dumps(_without(facts, missing)))
+        with pytest.raises(CorruptBundle, match=f"report.json is no report .{words}"):
+            report_of(tmp_path)
+    for text in ("[]", "{", '{"engines": 5, "schema": "1.0"}', '{"verdict": []}'):
+        place.write_text(text)
+        with pytest.raises(CorruptBundle, match="is no report"):
+            report_of(tmp_path)
+    assert_one_line(run_cli("report", tmp_path), 4, "is no report", "measure again")
 
 
 # run

@@ -64,7 +64,9 @@ def test_what_is_not_a_bundle(command: list[str], tmp_path: Path) -> None:
     assert_one_line(run_cli(*command, tmp_path / "none.edgekd", *rest), 2, *words)
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_keeps_its_traceback_and_is_no_missed_budget(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from edgekd import targets
     from edgekd.cli import main
 
@@ -72,8 +74,10 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(targets, "names", broken)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(SystemExit) as left:
         main(["targets"])
+    assert left.value.code == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

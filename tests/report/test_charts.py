@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from edgekd.report.charts import accuracy, latency, layers, style
-from tests.report.facts import profile
+from tests.report.facts import misses, profile
 
 
 def engine(name: str, p50: int, top1: float | None, precision: str = "fp32") -> dict[str, Any]:
@@ -104,7 +104,20 @@ def test_disturbances_are_shaded_where_the_run_was_and_told_in_words() -> None:
     plain, marked = (latency.over_time(row, each, None) for each in (None, watch))
     assert marked.svg.count("<path") == plain.svg.count("<path") + 1
     assert "2 disturbances (shaded): stolen at 0.2 s; long after at 1000.0 s." in marked.told
-    assert "Nothing was seen to disturb" in latency.over_time(row, {"disturbances": []}, None).told
+
+
+@pytest.mark.parametrize(
+    ("looks", "is_watched"),
+    [((0, 10**9), True), ((), False), ((5 * 10**8,), False), ((2 * 10**9, 3 * 10**9), False)],
+)
+def test_that_nothing_disturbed_is_said_of_what_was_watched_alone(
+    looks: tuple[int, ...], is_watched: bool
+) -> None:
+    """The run lasts from 0 to 1 s."""
+    watch = {"samples": [{"t_ns": each} for each in looks], "disturbances": []}
+    told = latency.over_time([engine("a", 100, 1.0)], watch, None).told
+    assert ("Nothing was seen to disturb the run." in told) is is_watched
+    assert ("The machine was not watched." in told) is not is_watched
 
 
 @pytest.mark.parametrize("samples", [[], [{"t_ns": 0, "mhz": 1}], [{"t_ns": 0}, {"t_ns": 1}]])
@@ -114,8 +127,24 @@ def test_a_machine_that_tells_nothing_has_no_chart(samples: list[dict[str, int]]
 
 
 def test_a_miss_rate_of_none_and_of_all_is_drawn() -> None:
-    camera = {"miss_rate_by_fps": [[30.0, 0.0], [60.0, 0.5], [90.0, 1.0]]}
+    camera = {"miss_rate_by_fps": [[30.0, 0.0], [60.0, 0.5], [90.0, 1.0]],
+              "load": {"period_ns": 1e9 / 60}, "misses": None}  # fmt: skip
     budget = {"fps": 60.0, "miss_rate": 0.01}
     chart = latency.miss_rate(camera, budget)
     assert "1 % allowed" in chart.svg
     assert "30 frames a second: 0 %" in chart.told
+
+
+def test_the_rate_that_was_measured_stands_beside_what_is_replayed() -> None:
+    """The replay sees no miss at 60 frames a second, and 360 of 36,000 frames were missed."""
+    camera = {"miss_rate_by_fps": [[30.0, 0.0], [60.0, 0.0]], "load": {"period_ns": 1e9 / 120},
+              "misses": {**misses(360), "rate_low": 0.0088, "rate_high": 0.0113}}  # fmt: skip
+    chart = latency.miss_rate(camera, {"fps": 120.0, "miss_rate": 0.01})
+    assert chart.told.startswith(
+        "Measured at 120 frames a second: 1 %, at least 0.88 % and at most 1.13 %, each at 99 %"
+        " confidence. Replayed from"
+    )
+    assert [each.text for each in chart.keys] == ["replayed", "measured, with its bounds"]
+    without = latency.miss_rate({**camera, "misses": None}, {"fps": 120.0, "miss_rate": 0.01})
+    assert [each.text for each in without.keys] == ["replayed"]
+    assert chart.svg.count("<path") > without.svg.count("<path")

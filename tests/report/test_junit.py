@@ -35,6 +35,13 @@ def test_each_limit_and_each_engine_is_a_case(facts: dict[str, Any]) -> None:
     assert accuracy is not None and accuracy.attrib["message"] == "too few test images"
 
 
+def test_the_verdicts_line_is_a_property_as_it_is(facts: dict[str, Any]) -> None:
+    line = "server at 50/s (20 ms): PASS; p99 3 ms; misses 0/600, <= 0.8 % at 99 % confidence"
+    root, _ = read({**facts, "verdict": {**facts["verdict"], "headline": line}})
+    told = {each.attrib["name"]: each.attrib["value"] for each in root.iter("property")}
+    assert told["headline"] == line
+
+
 def test_an_engine_that_was_not_run_is_skipped_and_one_that_stopped_fails(
     facts: dict[str, Any],
 ) -> None:

@@ -14,7 +14,9 @@ from tests.report.facts import measured
 def test_verdict_and_table_come_first(facts: dict[str, Any]) -> None:
     lines = markdown(facts).splitlines()
     assert lines[0] == "### ✅ `digits`: PASS"
-    assert lines[2].startswith("60 FPS (16.67 ms): PASS; p99.9 9.8 ms ")
+    assert lines[2].startswith("60 FPS (16.67 ms); p99.9 9.8 ms ")
+    assert lines[2].endswith("confidence")
+    assert "In brackets 95 % intervals." in lines
     assert "- ❌ memory: peak memory is 612 MB" in lines
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == len(facts["engines"]) + 2

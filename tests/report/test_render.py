@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from edgekd.advice import advise
-from edgekd.report import figures
+from edgekd.report import figures, shape
+from edgekd.report.charts import latency
 from edgekd.report.render import render
 from tests.report.facts import measured, png, profile
 
@@ -123,7 +124,9 @@ def test_the_json_tells_of_the_tail_and_of_the_machine(raw: dict[str, Any]) -> N
         if each["latency_ns"]:
             assert each["curve"][0][1] == 1.0
             assert each["curve"][-1][0] == each["latency_ns"]["max"]
-    assert all(each["t_ns"] >= 0 for each in raw["watch"]["samples"])
+    looks = [each["t_ns"] for each in raw["watch"]["samples"]]
+    assert looks == sorted(looks)  # the first of them before the run began
+    assert latency.watched(raw["watch"], [each.get("series", []) for each in raw["engines"]])
 
 
 def test_what_was_not_run_is_said_not_to_be(raw: dict[str, Any]) -> None:
@@ -185,6 +188,59 @@ def test_the_headline_stands_beside_its_word_once(page: str) -> None:
         " &lt;= 0.013 % at 99 % confidence"
     )
     assert '<li class="fail"><b>fail</b> memory: peak memory is 612 MB</li>' in page
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("server at 50/s (20 ms): PASS; p99 3 ms", "server at 50/s (20 ms); p99 3 ms"),
+        ("single-stream (5 ms): PASS; misses 0/9", "single-stream (5 ms); misses 0/9"),
+        ("student: PASSIVE/x/int8: PASS", "student: PASSIVE/x/int8"),
+        ("PASS; p99 3 ms", "p99 3 ms"),
+        ("PASS", ""),
+        ("", ""),
+    ],
+)
+def test_the_line_of_a_verdict_loses_its_word_and_nothing_else(line: str, shown: str) -> None:
+    assert shape.headline({"status": "pass", "headline": line}) == shown
+    other = line.replace("PASS;", "INSUFFICIENT;")
+    if other != line:
+        assert shape.headline({"status": "insufficient", "headline": other}) == shown
+
+
+def test_the_frames_of_a_cameras_bench_are_drawn_in_one_tail(facts: dict[str, Any]) -> None:
+    found = measured(facts)
+    assert "camera: response of" in render(found)
+    found["bench"]["scenario"] = "camera"
+    page = render(found)
+    assert "latency tail" in Parsed(page).charts
+    assert "camera: response of" not in page
+
+
+def test_what_a_measured_rate_of_misses_and_a_replayed_one_are(page: str) -> None:
+    caption = re.search(r"<figcaption>(What would be missed.*?)</figcaption>", page)
+    assert caption is not None
+    assert "from the services as measured at 60 frames a second" in caption[1]
+    assert "at 99 % confidence" in caption[1]
+
+
+def test_a_run_that_was_not_watched_says_so(facts: dict[str, Any]) -> None:
+    assert "not watched" not in render(facts)
+    unwatched = {"samples": facts["watch"]["samples"][:1], "disturbances": []}
+    camera = {**facts["camera"], "watch": unwatched}
+    page = render({**facts, "watch": unwatched, "camera": camera})
+    assert "The machine was not watched during this run." in page
+    assert page.count("the machine was not watched.</figcaption>") == 2
+    assert "Nothing was seen to disturb" not in page
+
+
+def test_beside_intervals_of_accuracy_stands_their_level(page: str) -> None:
+    """After each table with a difference in points, before the next table."""
+    _, *tables = page.split("<table")
+    judged = [each for each in tables if "points</th>" in each and "<small>[" in each]
+    assert len(judged) == 3  # the engines, how they were built, the waterfall
+    for each in judged:
+        assert "95 %" in each.split("</table>")[1]
 
 
 def test_the_methods_that_were_tried_are_shown_and_which_won(

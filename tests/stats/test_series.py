@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
-from edgekd.stats.series import autocorrelation, effective, is_dependent, warm_up
+from edgekd.stats.series import autocorrelation, effective, effective_by_rank, is_dependent, warm_up
 
 TRIALS = 200
 
@@ -129,3 +129,13 @@ def test_dependence_is_told_of_series_that_have_it(n: int) -> None:
     rows[rng.random(rows.shape) < 0.01] *= 100  # which hide it from plain autocorrelation
     assert independent < 0.06
     assert np.mean([is_dependent(row.astype(np.int64)) for row in rows]) > 0.95
+
+
+def test_outliers_hide_dependence_from_values_and_not_from_ranks() -> None:
+    rng = np.random.default_rng(9)
+    row = 1e6 * np.exp(0.1 * _process(rng, 1, 5000, 0.8)[0])
+    calm = effective_by_rank(row)
+    row[rng.random(5000) < 0.01] *= 100
+    assert effective(row) > 0.8 * 5000
+    assert effective_by_rank(row) == pytest.approx(calm, rel=0.3)
+    assert effective_by_rank(row) < 0.2 * 5000

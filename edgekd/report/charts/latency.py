@@ -119,7 +119,7 @@ def over_time(engines: Sequence[Row], watch: Row | None, deadline_ns: float | No
         axes.plot(*_line(turns, 1), color=tint, linestyle=dash, linewidth=1.2)
         _dots(axes, known, tint)
         keys.append(style.key(each["name"], tint, dash))
-    disturbed = _disturbances(axes, watch)
+    disturbed = _disturbances(axes, watch, [known for _, _, known in lines])
     if deadline_ns is not None:
         style.mark_limit(axes, deadline_ns / 1e6, "deadline", vertical=False)
     axes.set_xlabel("seconds of the run: lines p50, dots the slowest")
@@ -156,7 +156,7 @@ def camera_over_time(camera: Row, deadline_ns: float | None) -> Drawing:
             transform=axes.get_xaxis_transform(),
         )
         keys.append(style.key("frames were missed", style.FAIL, glyph="✕"))
-    disturbed = _disturbances(axes, camera.get("watch"))
+    disturbed = _disturbances(axes, camera.get("watch"), [known])
     if deadline_ns is not None:
         style.mark_limit(axes, deadline_ns / 1e6, "deadline", vertical=False)
     axes.set_xlabel("seconds of the run")
@@ -171,18 +171,27 @@ def camera_over_time(camera: Row, deadline_ns: float | None) -> Drawing:
 
 @style.drawn
 def miss_rate(camera: Row, budget: Row) -> Drawing:
-    """Frames missed against frames a second, replayed from what each frame took."""
+    """Frames missed against frames a second: as measured at one rate, replayed at others."""
     found = camera["miss_rate_by_fps"]
     figure, axes = style.canvas(3.0, "share of frames missed")
     rates = [point[0] for point in found]
+    own, measured = 1e9 / camera["load"]["period_ns"], camera["misses"]
+    rates += [own] if measured else []
     floor = _SMALLEST
     style.logarithmic(axes.xaxis, min(rates) / 1.05, max(rates) * 1.05)
     style.logarithmic(axes.yaxis, floor / 1.6, 1.6)
     axes.set_yticks([floor, 1e-3, 1e-2, 1e-1, 1], ["0", "0.1 %", "1 %", "10 %", "100 %"])
     tint = style.colour(0)
     shares = [max(point[1], floor) for point in found]
-    axes.plot(rates, shares, color=tint, linewidth=1.8, marker="o", markersize=3.5)
-    words = "Replayed from the time that each frame took: "
+    axes.plot(
+        [point[0] for point in found], shares, color=tint, linewidth=1.8, marker="o", markersize=3.5
+    )
+    keys = [style.key("replayed", tint)]
+    words = ""
+    if measured:
+        words = _measured(axes, own, measured) + " "
+        keys.append(style.key("measured, with its bounds", style.INK, glyph="◆"))
+    words += "Replayed from the time that each frame took: "
     words += "; ".join(
         f"{figures.plain(rate)} frames a second: {figures.percent(share)}"
         for rate, share in found[::4]
@@ -196,7 +205,21 @@ def miss_rate(camera: Row, budget: Row) -> Drawing:
         )
         words += f"; {figures.percent(allowed)} are allowed"
     axes.set_xlabel("frames a second")
-    return Drawing(figure, "miss rate against frames a second", words + ".")
+    return Drawing(figure, "miss rate against frames a second", words + ".", tuple(keys))
+
+
+def _measured(axes: Axes, rate: float, misses: Row) -> str:
+    """Marks what was missed at the camera's own rate, with its bounds, and tells it."""
+    share = misses["missed"] / misses["frames"] if misses["frames"] else 0.0
+    low, high = misses["rate_low"], misses["rate_high"]
+    ends = [max(each, _SMALLEST) for each in (low, high)]
+    axes.plot([rate, rate], ends, "_-", color=style.INK, linewidth=1.6, markersize=9, zorder=3)
+    axes.plot([rate], [max(share, _SMALLEST)], "D", color=style.INK, markersize=6, zorder=3)
+    return (
+        f"Measured at {figures.plain(rate)} frames a second: {figures.percent(share)}, at least"
+        f" {figures.percent(low)} and at most {figures.percent(high)}, each at"
+        f" {figures.percent(misses['confidence'])} confidence."
+    )
 
 
 @style.drawn
@@ -281,13 +304,31 @@ def _dots(axes: Axes, points: Sequence[Sequence[float]], tint: str) -> None:
     axes.plot(x, y, color=tint, linewidth=2, solid_capstyle="round")
 
 
-def _disturbances(axes: Axes, watch: Row | None) -> str:
+def watched(watch: Row | None, series: Sequence[Sequence[Sequence[float]]]) -> bool:
+    """Whether two looks at the machine or more have part of a run between them.
+
+    Args:
+        watch: its ``samples``.
+        series: of each engine, the stretches.
+    """
+    looks = [each["t_ns"] for each in (watch or {}).get("samples") or []]
+    due = [point[0] for each in series for point in each]
+    if len(looks) < 2:
+        return False
+    return not due or (min(looks) <= max(due) and max(looks) >= min(due))
+
+
+def _disturbances(
+    axes: Axes, watch: Row | None, series: Sequence[Sequence[Sequence[float]]]
+) -> str:
     """Shades what disturbed a run, and tells of it."""
     found = (watch or {}).get("disturbances") or []
-    if watch is None:
-        return ""
     if not found:
-        return "Nothing was seen to disturb the run."
+        return (
+            "Nothing was seen to disturb the run."
+            if watched(watch, series)
+            else "The machine was not watched."
+        )
     low, high = axes.get_xlim()
     least = (high - low) / 150
     axes.set_xlim(low, high)
