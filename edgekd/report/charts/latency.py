@@ -178,7 +178,7 @@ def miss_rate(camera: Row, budget: Row) -> Drawing:
     own, measured = 1e9 / camera["load"]["period_ns"], camera["misses"]
     rates += [own] if measured else []
     floor = _SMALLEST
-    style.logarithmic(axes.xaxis, min(rates) / 1.05, max(rates) * 1.05)
+    style.logarithmic(axes.xaxis, min(rates) / 1.15, max(rates) * 1.15)
     style.logarithmic(axes.yaxis, floor / 1.6, 1.6)
     axes.set_yticks([floor, 1e-3, 1e-2, 1e-1, 1], ["0", "0.1 %", "1 %", "10 %", "100 %"])
     tint = style.colour(0)
