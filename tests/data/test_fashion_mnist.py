@@ -106,7 +106,7 @@ def test_it_is_downloaded_once_with_progress(
     ("content", "reason"),
     [
         (None, "File not found"),
-        (gzip.compress(b"something else"), "is not the published one"),
+        (gzip.compress(b"something else", mtime=0), "is not the published one"),
         (b"<html>proxy login</html>", "is not the published one"),
     ],
 )

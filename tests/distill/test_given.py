@@ -12,7 +12,7 @@ import torch
 from edgekd import models, targets
 from edgekd.artifacts import Checkpoint, Dataset, OnnxModel
 from edgekd.backends.base import build_engine, find
-from edgekd.bench.measure import from_json, to_json
+from edgekd.bench.worker import from_json, to_json
 from edgekd.data import splits
 from edgekd.distill.given import change, given, is_probabilities
 from edgekd.distill.teachers import state_hash
