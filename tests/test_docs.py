@@ -15,8 +15,7 @@ from edgekd.bench import measure
 from edgekd.bench.arrivals import POLICIES, open_loop, periodic
 from edgekd.bench.scenarios import SCENARIOS
 from edgekd.bundle import read
-from edgekd.cli import COMMANDS, cli, main
-from edgekd.cli.bench import INTERRUPTED
+from edgekd.cli import BUG, COMMANDS, INTERRUPTED, cli, main
 from edgekd.cli.build import EXIT_CODES
 from edgekd.errors import BackendUnavailable, EdgekdError, RecipeError
 from edgekd.progress import Nobody
@@ -199,7 +198,7 @@ def test_the_tables_of_the_benchmarking_guide_are_those_of_the_code() -> None:
     assert {f"`{each}`" for each in SCENARIOS} == {row[0] for row in _table("`--scenario`")}
     codes = {int(row[0]) for row in _table("exit code")}
     errors = {each.exit_code for each in (EdgekdError, RecipeError, BackendUnavailable)}
-    assert codes == {*EXIT_CODES.values(), *errors, INTERRUPTED}
+    assert codes == {*EXIT_CODES.values(), *errors, INTERRUPTED, BUG}
 
 
 def test_the_worked_example_is_what_a_camera_s_run_reports(monkeypatch: pytest.MonkeyPatch) -> None:

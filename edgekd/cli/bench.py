@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekd.cli import out
+from edgekd.cli import INTERRUPTED, out
 from edgekd.cli.build import EXIT_CODES
 from edgekd.cli.sizes import megabytes, positive, shape
 from edgekd.cli.watch import watcher
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from edgekd.bench.scenarios import Load
     from edgekd.recipe import BudgetSettings
 
-INTERRUPTED = 130
 _SCENARIOS = ("single-stream", "multi-stream", "offline", "server", "camera")
 _POLICIES = ("queue", "drop-oldest", "skip")
 _SHARE = click.FloatRange(min=0, max=1, min_open=True, max_open=True)
