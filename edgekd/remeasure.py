@@ -111,6 +111,10 @@ def bench_anything(
             f"each of {len(own)} engines is judged at {100 * budget.confidence:.4g} % confidence,"
             f" so that the best of them holds {100 * asked.confidence:.4g} %"
         )
+    if others and load.is_open:
+        notes.append(
+            f"no ratios: in '{load.scenario}' engines take no turns; single-stream has them"
+        )
     if profile and not any(each.partial for each in found.items):
         try:
             profiles[preferred] = profile_layers(

@@ -240,6 +240,7 @@ def test_an_open_loop_is_given_whole_and_has_no_ratio(
     assert facts["bench"]["load"]["blocks"] == 1
     assert quick == ["student/planted/P0", "against-student/planted/P0"]
     assert not facts["comparisons"]
+    assert "no ratios: in 'camera' engines take no turns" in " ".join(facts["advice"])
     assert facts["camera"]["engine"] == facts["preferred"] == quick[0]
     assert facts["name"] == "p.edgekd"
     assert [each.blocks for each in found.items] == [(0,), (0,)]
