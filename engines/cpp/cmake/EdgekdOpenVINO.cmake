@@ -1,0 +1,13 @@
+# OpenVINO: its Python wheel carries headers and CMake files, as do its archives and packages.
+include(EdgekdPython)
+if(NOT OpenVINO_DIR)
+  edgekd_from_python(wheel "from openvino.utils import get_cmake_path as p; print(p())")
+endif()
+find_package(OpenVINO QUIET COMPONENTS Runtime HINTS ${wheel})
+if(OpenVINO_FOUND)
+  edgekd_plugin(openvino plugins/openvino.cpp)
+  target_link_libraries(edgekd_plugin_openvino PRIVATE openvino::runtime)
+  message(STATUS "Plugin openvino: ${OpenVINO_VERSION}, ${OpenVINO_DIR}")
+else()
+  message(STATUS "Plugin openvino: left out, OpenVINO was not found (pip install openvino, or set OpenVINO_DIR)")
+endif()

@@ -1,0 +1,238 @@
+#include "image.hpp"
+
+#include "error.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+namespace edgekd::core {
+namespace {
+
+constexpr int PRECISION_BITS = 22;
+constexpr std::int32_t HALF = 1 << (PRECISION_BITS - 1);
+constexpr std::uint32_t LONGEST_SIDE = 65535;
+
+std::uint8_t clipped(std::int32_t sum) {
+    return static_cast<std::uint8_t>(std::clamp(sum >> PRECISION_BITS, 0, 255));
+}
+
+double triangle(double x) { return std::max(0.0, 1.0 - std::fabs(x)); }
+
+// Pillow's convert("L"): ITU-R 601-2 luma in 16 bits.
+std::uint8_t luma(int red, int green, int blue) {
+    return static_cast<std::uint8_t>((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16);
+}
+
+std::string by(std::uint64_t height, std::uint64_t width) {
+    return std::to_string(height) + "×" + std::to_string(width);
+}
+
+}  // namespace
+
+Weights::Weights(int in, int out) {
+    const double scale = static_cast<double>(in) / out;
+    const double filter_scale = std::max(scale, 1.0);
+    const double support = filter_scale;
+    const double shrink = 1.0 / filter_scale;
+    taps = static_cast<int>(std::ceil(support)) * 2 + 1;
+    begins.resize(static_cast<std::size_t>(out));
+    counts.resize(static_cast<std::size_t>(out));
+    factors.assign(static_cast<std::size_t>(out) * static_cast<std::size_t>(taps), 0);
+    std::vector<double> shares(static_cast<std::size_t>(taps));
+    for (int place = 0; place < out; ++place) {
+        const double center = (place + 0.5) * scale;
+        const int begin = std::max(0, static_cast<int>(center - support + 0.5));
+        const int count = std::min(in, static_cast<int>(center + support + 0.5)) - begin;
+        double sum = 0;
+        for (int tap = 0; tap < count; ++tap) {
+            const double share = triangle((tap + begin - center + 0.5) * shrink);
+            shares[static_cast<std::size_t>(tap)] = share;
+            sum += share;
+        }
+        const auto at = static_cast<std::size_t>(place);
+        begins[at] = begin;
+        counts[at] = count;
+        for (int tap = 0; tap < count; ++tap) {
+            double share = shares[static_cast<std::size_t>(tap)];
+            if (sum != 0.0) share /= sum;
+            factors[at * static_cast<std::size_t>(taps) + static_cast<std::size_t>(tap)] =
+                static_cast<std::int32_t>(0.5 + share * (1 << PRECISION_BITS));
+        }
+    }
+}
+
+Box crop_box(int width, int height, int to_width, int to_height, const std::optional<double> &crop) {
+    if (!crop) return {0, 0, width, height};
+    const std::int64_t wide = width, high = height, w = to_width, h = to_height;
+    std::int64_t box_width = wide, box_height = high;
+    if (wide * h > high * w) {
+        box_width = (2 * high * w + h) / (2 * h);
+    } else {
+        box_height = (2 * wide * h + w) / (2 * w);
+    }
+    const auto part = [&](std::int64_t side) {
+        const double kept = std::floor(static_cast<double>(side) * *crop + 0.5);
+        return std::max<std::int64_t>(1, static_cast<std::int64_t>(kept));
+    };
+    box_width = part(box_width);
+    box_height = part(box_height);
+    return {static_cast<int>((wide - box_width) / 2), static_cast<int>((high - box_height) / 2),
+            static_cast<int>(box_width), static_cast<int>(box_height)};
+}
+
+Preparer::Preparer(const Preprocessing &preprocessing, const Tensor &input)
+    : last_(preprocessing.layout == "NHWC"), color_(preprocessing.color), crop_(preprocessing.crop) {
+    if (input.shape.size() != 4 || input.type() != EDGEKD_FLOAT32) {
+        refuse("the input '" + input.name + "' is no image of float32: give it tensors");
+    }
+    const std::int64_t high = input.shape[last_ ? 1 : 2], wide = input.shape[last_ ? 2 : 3];
+    if (high < 1 || wide < 1 || high > LONGEST_SIDE || wide > LONGEST_SIDE) {
+        refuse("the input '" + input.name + "' has no fixed size: give it tensors");
+    }
+    width_ = static_cast<int>(wide);
+    height_ = static_cast<int>(high);
+    channels_ = static_cast<int>(preprocessing.mean.size());
+    for (int channel = 0; channel < channels_; ++channel) {
+        const auto at = static_cast<std::size_t>(channel);
+        const auto deviation = static_cast<float>(preprocessing.std[at]);
+        const auto mean = static_cast<float>(preprocessing.mean[at]);
+        const float scale = static_cast<float>(1.0 / 255.0) / deviation;
+        const float shift = mean / deviation;
+        std::array<float, 256> table{};
+        for (int pixel = 0; pixel < 256; ++pixel) {
+            const float scaled = static_cast<float>(pixel) * scale;  // rounded before the next step
+            table[static_cast<std::size_t>(pixel)] = scaled - shift;
+        }
+        tables_.push_back(table);
+    }
+    const std::size_t row = static_cast<std::size_t>(width_) * static_cast<std::size_t>(channels_);
+    whole_.resize(row * static_cast<std::size_t>(height_));
+    sums_.resize(row);
+}
+
+void Preparer::check(const edgekd_image &image) const {
+    if (image.data == nullptr) refuse("the image has no data");
+    if (image.width < 1 || image.height < 1 || image.width > LONGEST_SIDE ||
+        image.height > LONGEST_SIDE) {
+        refuse("the image is " + by(image.height, image.width) + ": a side is 1 to 65535 pixels");
+    }
+    const auto own = static_cast<std::uint32_t>(channels_);
+    const bool colours = color_ && (image.channels == 1 || image.channels == 3);
+    if (!colours && image.channels != own) {
+        refuse("the image has " + std::to_string(image.channels) + " channels, and the model takes " +
+               std::to_string(own) + (image.channels == 4 ? ": leave out its alpha" : ""));
+    }
+    if (image.order != EDGEKD_RGB && image.order != EDGEKD_BGR) {
+        refuse("the image's order is neither EDGEKD_RGB nor EDGEKD_BGR");
+    }
+    if (image.stride != 0 && image.stride < std::size_t{image.width} * image.channels) {
+        refuse("the image's stride of " + std::to_string(image.stride) + " bytes is less than a row");
+    }
+}
+
+void Preparer::set_size(int width, int height, const Box &box) {
+    seen_width_ = width;
+    seen_height_ = height;
+    box_ = box;
+    across_ = box.width == width_ ? Weights() : Weights(box.width, width_);
+    down_ = box.height == height_ ? Weights() : Weights(box.height, height_);
+    const auto channels = static_cast<std::size_t>(channels_);
+    colours_.resize(static_cast<std::size_t>(box.width) * channels);
+    middle_.resize(
+        static_cast<std::size_t>(box.height) * static_cast<std::size_t>(width_) * channels);
+}
+
+// The used part of a row, in the model's colours.
+const std::uint8_t *Preparer::row(const edgekd_image &image, int y) {
+    const std::size_t stride =
+        image.stride != 0 ? image.stride : std::size_t{image.width} * image.channels;
+    const std::uint8_t *pixels = image.data + stride * static_cast<std::size_t>(box_.top + y) +
+                                 std::size_t{image.channels} * static_cast<std::size_t>(box_.left);
+    const bool swapped = image.channels == 3 && image.order == EDGEKD_BGR && color_;
+    if (static_cast<int>(image.channels) == channels_ && !swapped) return pixels;
+    std::uint8_t *to = colours_.data();
+    const int first = swapped ? 2 : 0, third = 2 - first;
+    for (int x = 0; x < box_.width; ++x, pixels += image.channels) {
+        if (channels_ == 1) {
+            *to++ = luma(pixels[first], pixels[1], pixels[third]);
+        } else if (image.channels == 1) {
+            to = std::fill_n(to, 3, *pixels);
+        } else {
+            *to++ = pixels[first];
+            *to++ = pixels[1];
+            *to++ = pixels[third];
+        }
+    }
+    return colours_.data();
+}
+
+void Preparer::prepare(const edgekd_image &image, float *sample) {
+    check(image);
+    const int width = static_cast<int>(image.width), height = static_cast<int>(image.height);
+    if (width != seen_width_ || height != seen_height_) {
+        seen_width_ = 0;  // should memory run out below
+        set_size(width, height, crop_box(width, height, width_, height_, crop_));
+    }
+    const auto channels = static_cast<std::size_t>(channels_);
+    const std::size_t row_bytes = static_cast<std::size_t>(width_) * channels;
+    for (int y = 0; y < box_.height; ++y) {
+        const std::uint8_t *pixels = row(image, y);
+        std::uint8_t *to = middle_.data() + row_bytes * static_cast<std::size_t>(y);
+        if (across_.taps == 0) {
+            std::memcpy(to, pixels, row_bytes);
+            continue;
+        }
+        for (std::size_t x = 0; x < static_cast<std::size_t>(width_); ++x) {
+            const std::int32_t *factors = &across_.factors[x * static_cast<std::size_t>(across_.taps)];
+            const std::uint8_t *from = pixels + static_cast<std::size_t>(across_.begins[x]) * channels;
+            for (std::size_t channel = 0; channel < channels; ++channel) {
+                std::int32_t sum = HALF;
+                for (int tap = 0; tap < across_.counts[x]; ++tap) {
+                    sum += from[static_cast<std::size_t>(tap) * channels + channel] * factors[tap];
+                }
+                *to++ = clipped(sum);
+            }
+        }
+    }
+    const std::uint8_t *finished = middle_.data();
+    if (down_.taps != 0) {
+        for (std::size_t y = 0; y < static_cast<std::size_t>(height_); ++y) {
+            std::fill(sums_.begin(), sums_.end(), HALF);
+            for (int tap = 0; tap < down_.counts[y]; ++tap) {
+                const std::uint8_t *from =
+                    middle_.data() + row_bytes * static_cast<std::size_t>(down_.begins[y] + tap);
+                const std::int32_t factor =
+                    down_.factors[y * static_cast<std::size_t>(down_.taps) + static_cast<std::size_t>(tap)];
+                for (std::size_t x = 0; x < row_bytes; ++x) sums_[x] += from[x] * factor;
+            }
+            std::transform(sums_.begin(), sums_.end(), whole_.begin() + static_cast<std::ptrdiff_t>(y * row_bytes), clipped);
+        }
+        finished = whole_.data();
+    }
+    const std::size_t pixels = static_cast<std::size_t>(width_) * static_cast<std::size_t>(height_);
+    for (std::size_t channel = 0; channel < channels; ++channel) {
+        const auto &table = tables_[channel];
+        float *to = last_ ? sample + channel : sample + channel * pixels;
+        const std::size_t step = last_ ? channels : 1;
+        for (std::size_t place = 0; place < pixels; ++place) {
+            to[place * step] = table[finished[place * channels + channel]];
+        }
+    }
+}
+
+void Preparer::normalise(const std::uint8_t *planes, float *sample) const {
+    const auto channels = static_cast<std::size_t>(channels_);
+    const std::size_t pixels = static_cast<std::size_t>(width_) * static_cast<std::size_t>(height_);
+    for (std::size_t channel = 0; channel < channels; ++channel) {
+        const auto &table = tables_[channel];
+        float *to = last_ ? sample + channel : sample + channel * pixels;
+        const std::size_t step = last_ ? channels : 1;
+        for (std::size_t place = 0; place < pixels; ++place) {
+            to[place * step] = table[planes[channel * pixels + place]];
+        }
+    }
+}
+
+}  // namespace edgekd::core
