@@ -22,17 +22,38 @@ class TensorSpec:
     shape: tuple[int | str, ...]
 
 
+COLORS = {1: "L", 3: "RGB"}
+"""What an image of so many channels shows."""
+
+
 @dataclass(frozen=True)
 class Preprocessing:
-    """What turns uint8 images into the model's input: ``(pixel / 255 - mean) / std``.
+    """What turns an image into the model's input: ``(pixel / 255 - mean) / std`` at the end.
 
-    ``mean`` and ``std`` hold one figure a channel, measured on the training split. ``layout``
-    is what the model takes, NCHW or NHWC; images are kept as (n, channels, height, width).
+    Attributes:
+        mean: of pixel / 255, one figure a channel, measured on the training split.
+        std: the deviation, likewise.
+        layout: what the model takes, NCHW or NHWC; images are kept as (n, channels, height,
+            width).
+        color: ``L`` where the model takes grey, ``RGB`` where it takes colour, None where its
+            channels are neither; left out: as their number says.
+        crop: the share, by length, of the largest box of the model's proportions that is cut out
+            of the middle before resizing; None: the whole image is stretched.
+        resize: how the size is changed; ``bilinear`` is Pillow's, with antialias.
+        dtype: of the model's input.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     layout: str = "NCHW"
+    color: str | None = ""
+    crop: float | None = None
+    resize: str = "bilinear"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.color == "":
+            object.__setattr__(self, "color", COLORS.get(len(self.mean)))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from edgekd.errors import RecipeError, near_matches
 
@@ -45,6 +45,12 @@ def _pair(size: tuple[int, ...]) -> tuple[int, ...]:
     return size
 
 
+def _with_size(crop: float, info: ValidationInfo) -> float:
+    if crop and info.data.get("size") == ():
+        raise ValueError("must be 0 where data.size is not set")
+    return crop
+
+
 class DataSettings(Settings):
     """``[data]``"""
 
@@ -60,6 +66,9 @@ class DataSettings(Settings):
     """The share that is held out to test, where the source has no test part of its own."""
     size: Annotated[tuple[Positive, ...], AfterValidator(_pair)] = ()
     """Height and width that every image is brought to; empty: all have one size already."""
+    crop: Annotated[float, Field(ge=0, le=1), AfterValidator(_with_size)] = 0.0
+    """The share, by length, of the largest box of ``size``'s proportions that is cut out of an
+    image's middle and then resized; 0: the whole image is stretched."""
     channels: Literal[0, 1, 3] = 0
     """Grey or colour; 0: grey if every image is."""
     workers: Annotated[int, Field(ge=0)] = 0

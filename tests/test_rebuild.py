@@ -18,6 +18,7 @@ from edgekd.backends.tensorrt import library
 from edgekd.bundle import read
 from edgekd.cli import cli
 from edgekd.errors import BackendUnavailable, BuildError, BundleError, CorruptBundle
+from edgekd.manifest import sealed
 from edgekd.progress import Nobody
 from edgekd.rebuild import rebuild
 from edgekd.recipe import BenchSettings
@@ -51,7 +52,7 @@ def _rtx(bundle: Path) -> list[Any]:
 def _change(bundle: Path, change: Any) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     change(manifest)
-    (bundle / "manifest.json").write_text(bundles.sealed(manifest))
+    (bundle / "manifest.json").write_text(sealed(manifest))
 
 
 def test_plans_that_do_not_fit_are_built_again_and_run(bundle: Path, rtx: FakeTensorRt) -> None:

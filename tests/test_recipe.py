@@ -102,6 +102,8 @@ def test_a_setting_survives_the_way_through_json(epochs: int) -> None:
         ("[[teacher.also]]\nweight = 0", ("teacher.also.0.model", "required", "and 1 more")),
         ("[teacher]\nstd = [0]", ("r.toml:2", "teacher.std", "greater than 0")),
         ("[data]\nsize = [32]", ("r.toml:2", "data.size", "give [height, width], or [], not")),
+        ("[data]\ncrop = 0.9", ("r.toml:2", "data.crop", "must be 0 where data.size is not set")),
+        ("[data]\nsize = [8, 8]\ncrop = 1.5", ("r.toml:3", "data.crop", "less than or equal to 1")),
         ("[data]\nlabelled = 0", ("r.toml:2", "data.labelled", "greater than 0")),
         ('name = "../up"', ("name", "not '../up'")),
         ("a = = 1", ("r.toml", "is not TOML", "line 1")),

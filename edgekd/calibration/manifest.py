@@ -18,11 +18,11 @@ from edgekd import preprocessing as pre
 from edgekd.artifacts import Preprocessing
 from edgekd.calibration.draw import DRAWS
 from edgekd.errors import CalibrationError, RecipeError
+from edgekd.manifest import odd_preprocessing, preprocessing_of
 from edgekd.recipe import DATA_FILES, DataSettings
 
 SCHEMA = 2
 IMAGES, TENSORS = "images", "tensors"
-LAYOUTS = ("NCHW", "NHWC")
 
 _ANEW = "make one with `edgekd calibration create`"
 _LARGEST = 1e9
@@ -153,9 +153,7 @@ def read(path: Path) -> Manifest:
             if each.name not in ("ids", "preprocessing")
         },
         ids=tuple(found["ids"]),
-        preprocessing=None
-        if made is None
-        else Preprocessing(tuple(made["mean"]), tuple(made["std"]), made["layout"]),
+        preprocessing=None if made is None else preprocessing_of(made),
     )
 
 
@@ -245,14 +243,12 @@ def _odd_preprocessing(found: Mapping[str, Any]) -> str:
         return ""
     mean, std = made.get("mean"), made.get("std")
     if (
-        {*made} != {"mean", "std", "layout"}
-        or not (_figures(mean) and _figures(std) and len(mean) == len(std))
-        or min(std) <= 0
-        or made["layout"] not in LAYOUTS
+        {*made} != {each.name for each in fields(Preprocessing)}
+        or not (_figures(mean) and _figures(std))
+        or odd_preprocessing(made)
     ):
         return f"'preprocessing' is {json.dumps(made)[:80]}"
-    made = Preprocessing(tuple(mean), tuple(std), made["layout"])
-    if pre.sha256(made) != found["preprocessing_sha256"]:
+    if pre.sha256(preprocessing_of(made)) != found["preprocessing_sha256"]:
         return "'preprocessing' is not the one that 'preprocessing_sha256' is of"
     return ""
 

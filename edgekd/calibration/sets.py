@@ -331,4 +331,6 @@ def _preprocessing(
         raise RecipeError("the one makes no sense without the other", path="--mean and --std")
     if any(each <= 0 for each in std):
         raise RecipeError("must be greater than 0", path="--std")
-    return Preprocessing(tuple(mean) or measured.mean, tuple(std) or measured.std, layout)
+    return replace(
+        measured, mean=tuple(mean) or measured.mean, std=tuple(std) or measured.std, layout=layout
+    )

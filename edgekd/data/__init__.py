@@ -63,9 +63,23 @@ class Part(Protocol):
         """
 
     def fill(
-        self, target: Path, start: int, shape: Shape, places: Sequence[int], processes: int
+        self,
+        target: Path,
+        start: int,
+        shape: Shape,
+        crop: float,
+        places: Sequence[int],
+        processes: int,
     ) -> Iterator[tuple[int, str]]:
         """Decodes images into the rows of a .npy file, from ``start`` on.
+
+        Args:
+            target: uint8 (n, channels, height, width).
+            start: the row of the part's first image.
+            shape: what every image is brought to.
+            crop: as ``data.crop``.
+            places: which of the part's images.
+            processes: how many decode; 0: this one does.
 
         Yields:
             the place of each image when it is done, and why it cannot be decoded, or nothing.

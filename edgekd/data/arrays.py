@@ -131,7 +131,13 @@ class StackPart:
         return Look(size if sized else (), channels, self.name(0), {})
 
     def fill(
-        self, target: Path, start: int, shape: Shape, places: Sequence[int], processes: int
+        self,
+        target: Path,
+        start: int,
+        shape: Shape,
+        crop: float,
+        places: Sequence[int],
+        processes: int,
     ) -> Iterator[tuple[int, str]]:
         """See ``Part``. Arrays are read in this process."""
         axis = channel_axis(self.images.shape, self.images.name)
@@ -140,7 +146,7 @@ class StackPart:
         for chunk in self.images.chunks():
             images: Images = chunk[:, None] if axis is None else np.moveaxis(chunk, axis, 1)
             for image in images:
-                rows[start + done] = pixels.fit(image, shape)
+                rows[start + done] = pixels.fit(image, shape, crop)
                 yield done, ""
                 done += 1
         rows.flush()

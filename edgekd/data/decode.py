@@ -92,7 +92,8 @@ def decode(
     for name, part in parts.items():
         places = np.setdiff1d(np.arange(len(part.labels)), [*looks[name].broken])
         usable[start + np.array([*looks[name].broken], np.int64)] = False
-        for place, reason in part.fill(path, start, shape, places.tolist(), settings.workers):
+        todo = places.tolist()
+        for place, reason in part.fill(path, start, shape, settings.crop, todo, settings.workers):
             done += 1
             progress(done, len(labels), "decoding")
             if reason:

@@ -76,11 +76,17 @@ class Files:
         return Look(size if sized else (), channels, first, broken)
 
     def fill(
-        self, target: Path, start: int, shape: Shape, places: Sequence[int], processes: int
+        self,
+        target: Path,
+        start: int,
+        shape: Shape,
+        crop: float,
+        places: Sequence[int],
+        processes: int,
     ) -> Iterator[tuple[int, str]]:
         """See ``Part``."""
         tasks = [(start + each, str(self.root / self.files[each])) for each in places]
-        for row, reason in workers.decode(target, shape, tasks, processes):
+        for row, reason in workers.decode(target, shape, crop, tasks, processes):
             yield row - start, reason
 
 

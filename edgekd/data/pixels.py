@@ -1,4 +1,7 @@
-"""PNG and JPEG files to arrays, and arrays to other sizes, by Pillow."""
+"""PNG and JPEG files to arrays, and arrays to other sizes, by Pillow.
+
+``edgekd.preprocessing.prepare`` does the same in applications, without Pillow.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import numpy as np
 
 from edgekd.data import Images, Shape
 from edgekd.errors import BackendUnavailable, DataError
+from edgekd.preprocessing import box
 from edgekd.store import installed
 
 if TYPE_CHECKING:
@@ -59,8 +63,13 @@ def look(path: Path, sized: bool) -> Shape:
         return 1 if image.mode in _GREY else 3, height, width
 
 
-def read(path: Path, shape: Shape) -> Images:
+def read(path: Path, shape: Shape, crop: float = 0.0) -> Images:
     """An image file, turned as its EXIF says and brought to a shape.
+
+    Args:
+        path: the file.
+        shape: channels, height, width.
+        crop: as ``data.crop``.
 
     Raises:
         DataError: why it cannot be decoded, without the file's name.
@@ -69,29 +78,52 @@ def read(path: Path, shape: Shape) -> Images:
 
     with _opened(path) as image:
         ImageOps.exif_transpose(image, in_place=True)
-        return _to_shape(image, shape)
+        return _to_shape(image, shape, crop)
 
 
-def fit(image: Images, shape: Shape) -> Images:
-    """One decoded image (channels, height, width) brought to a shape."""
-    if image.shape == shape:
+def decode(path: Path, channels: int) -> Images:
+    """An image file as it is, turned as its EXIF says, in grey or colour.
+
+    Returns:
+        (height, width, 1 or 3), grey where one channel is asked for.
+
+    Raises:
+        DataError: why it cannot be decoded, without the file's name.
+    """
+    from PIL import ImageOps
+
+    with _opened(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return pixels[:, :, None] if channels == 1 else pixels
+
+
+def fit(image: Images, shape: Shape, crop: float = 0.0) -> Images:
+    """One decoded image (channels, height, width) brought to a shape; see ``read``."""
+    if image.shape == shape and not crop:
         return image
     from PIL import Image
 
     pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
-    return _to_shape(Image.fromarray(pixels), shape)
+    return _to_shape(Image.fromarray(pixels), shape, crop)
 
 
-def _to_shape(image: Image, shape: Shape) -> Images:
-    """Grey or colour first, then the size: bilinear, with antialias where it gets smaller."""
+def _to_shape(image: Image, shape: Shape, crop: float) -> Images:
+    """Grey or colour, the box, then the size: bilinear, with antialias where it gets smaller."""
     from PIL.Image import Resampling
 
     channels, height, width = shape
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
-    if image.size != (width, height):
-        image = image.resize((width, height), Resampling.BILINEAR)
+    if crop:
+        top, left, tall, wide = box(image.height, image.width, height, width, crop)
+        image = image.crop((left, top, left + wide, top + tall))
+    # Rows, then columns: left to itself, Pillow from 13 on takes some images the other way round,
+    # which rounds differently (src/libImaging/Resample.c, horizontal_first).
+    for size in ((width, image.height), (width, height)):
+        if image.size != size:
+            image = image.resize(size, Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 

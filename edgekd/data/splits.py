@@ -185,7 +185,7 @@ def prepare(
         sizes=sizes,
         seed=settings.seed,
         settings={**lasting(settings), "unlabelled": unlabelled.name if unlabelled else ""},
-        preprocessing=_preprocessing(seen, splits["train"], shape),
+        preprocessing=_preprocessing(settings, seen, splits["train"], shape),
         audit=audit(source.classes, pool, splits, known, seen.first, ignored),
     )
 
@@ -231,7 +231,7 @@ def prepare_unlabelled(
         sizes={split: len(ids) for split, ids in splits.items()},
         seed=settings.seed,
         settings={**lasting(settings), "unlabelled": ""},
-        preprocessing=_preprocessing(seen, splits["train"], shape),
+        preprocessing=_preprocessing(settings, seen, splits["train"], shape),
         audit=audit((), pool, splits, pool.labels, seen.first, source.ignored),
     )
 
@@ -345,8 +345,8 @@ def _with_label(settings: DataSettings, source: Source, pool: Pool, train: Ids) 
     return ids
 
 
-def _preprocessing(seen: Survey, train: Ids, shape: Shape) -> Preprocessing:
-    """Mean and deviation by channel over train, from sums that are exact."""
+def _preprocessing(settings: DataSettings, seen: Survey, train: Ids, shape: Shape) -> Preprocessing:
+    """What ``pixels`` did, and mean and deviation by channel over train, from exact sums."""
     n = len(train) * shape[1] * shape[2]
     mean, std = [], []
     for total, squares in zip(
@@ -354,7 +354,7 @@ def _preprocessing(seen: Survey, train: Ids, shape: Shape) -> Preprocessing:
     ):
         mean.append(round(total / n / 255, 6))
         std.append(max(round(math.sqrt(n * squares - total * total) / n / 255, 6), 1e-6))
-    return Preprocessing(mean=tuple(mean), std=tuple(std))
+    return Preprocessing(mean=tuple(mean), std=tuple(std), crop=settings.crop or None)
 
 
 def _fingerprint(source: Source, pool: Pool, seen: Survey) -> str:

@@ -21,7 +21,7 @@ Task = tuple[int, str]
 
 
 def decode(
-    target: Path, shape: Shape, tasks: Sequence[Task], workers: int
+    target: Path, shape: Shape, crop: float, tasks: Sequence[Task], workers: int
 ) -> Iterator[tuple[int, str]]:
     """Decodes files into their rows of a .npy file that is there already.
 
@@ -31,6 +31,7 @@ def decode(
     Args:
         target: uint8 (n, channels, height, width).
         shape: what every image is brought to.
+        crop: as ``data.crop``.
         tasks: which file goes where.
         workers: processes; 0 decodes in this one.
 
@@ -42,13 +43,13 @@ def decode(
         DataError: a process ended before its time.
     """
     if not workers:
-        yield from _here(target, shape, tasks)
+        yield from _here(target, shape, crop, tasks)
         return
     answers: SimpleQueue[tuple[int, str] | None] = SimpleQueue()
     children: list[subprocess.Popen[str]] = []
     try:
         for each in range(workers):
-            children.append(_child(target, shape, tasks[each::workers]))
+            children.append(_child(target, shape, crop, tasks[each::workers]))
         listeners = [threading.Thread(target=_listen, args=(each, answers)) for each in children]
         for listener in listeners:
             listener.start()
@@ -71,11 +72,13 @@ def decode(
             child.wait()
 
 
-def _here(target: Path, shape: Shape, tasks: Sequence[Task]) -> Iterator[tuple[int, str]]:
+def _here(
+    target: Path, shape: Shape, crop: float, tasks: Sequence[Task]
+) -> Iterator[tuple[int, str]]:
     rows = np.load(target, mmap_mode="r+")
     for row, path in tasks:
         try:
-            rows[row] = pixels.read(Path(path), shape)
+            rows[row] = pixels.read(Path(path), shape, crop)
         except DataError as error:
             yield row, error.message
         else:
@@ -83,10 +86,10 @@ def _here(target: Path, shape: Shape, tasks: Sequence[Task]) -> Iterator[tuple[i
     rows.flush()
 
 
-def _child(target: Path, shape: Shape, tasks: Sequence[Task]) -> subprocess.Popen[str]:
+def _child(target: Path, shape: Shape, crop: float, tasks: Sequence[Task]) -> subprocess.Popen[str]:
     """A process of its own, which Ctrl-C reaches only through us."""
     with tempfile.TemporaryFile("w+") as job:
-        json.dump({"target": str(target), "shape": shape, "tasks": tasks}, job)
+        json.dump({"target": str(target), "shape": shape, "crop": crop, "tasks": tasks}, job)
         job.seek(0)
         return subprocess.Popen(
             [sys.executable, "-m", "edgekd.data.workers"],
@@ -108,5 +111,6 @@ def _listen(child: subprocess.Popen[str], answers: SimpleQueue[tuple[int, str] |
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)
-    for answer in _here(Path(given["target"]), tuple(given["shape"]), given["tasks"]):
+    target, shape = Path(given["target"]), tuple(given["shape"])
+    for answer in _here(target, shape, given["crop"], given["tasks"]):
         print(json.dumps(answer))

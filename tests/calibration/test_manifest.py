@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ MADE = Manifest(
     sha256="a" * 64,
     preprocessing=Preprocessing((0.5,), (0.25,), "NHWC"),
 )
+GREY = json.loads(json.dumps(asdict(MADE)["preprocessing"]))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -79,9 +81,13 @@ def _spoilt(tmp_path: Path, **changes: Any) -> Path:
         ({"data": {**MADE.data, "validation": 2}}, "what a recipe holds (validation)"),
         ({"data": {**MADE.data, "unlabelled": "os:abort"}}, "it would run os:abort"),
         ({"preprocessing": None}, "images need a preprocessing"),
-        ({"preprocessing": {"mean": [0.1], "std": [0], "layout": "NCHW"}}, "'preprocessing' is"),
-        ({"preprocessing": {"mean": [10**400], "std": [1], "layout": "NCHW"}}, "'preprocessing'"),
-        ({"preprocessing": {"mean": [0.1], "std": [1.0], "layout": "NCHW"}}, "is not the one"),
+        ({"preprocessing": {**GREY, "std": [0]}}, "'preprocessing' is"),
+        ({"preprocessing": {**GREY, "mean": [10**400]}}, "'preprocessing' is"),
+        ({"preprocessing": {**GREY, "color": "RGB"}}, "'preprocessing' is"),
+        ({"preprocessing": {**GREY, "crop": 2}}, "'preprocessing' is"),
+        ({"preprocessing": {"mean": [0.5], "std": [0.25], "layout": "NHWC"}}, "'preprocessing' is"),
+        ({"preprocessing": {**GREY, "mean": [0.1]}}, "is not the one"),
+        ({"preprocessing": {**GREY, "crop": 0.5}}, "is not the one"),
     ],
 )
 def test_a_manifest_that_is_none(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

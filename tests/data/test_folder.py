@@ -123,6 +123,27 @@ def test_images_are_resized_to_height_and_width(flat: Path, tmp_path: Path) -> N
     assert any(np.abs(each[0].astype(int) - expected)[:, [0, 1, 8, 9]].max() == 0 for each in found)
 
 
+def test_the_middle_is_cut_out_before_the_size_is_changed(flat: Path, tmp_path: Path) -> None:
+    """Half of 8 pixels are rows 2 to 5: the frame around them is gone, and nothing is blended."""
+    for path in flat.rglob("*.png"):
+        path.unlink()
+    rng = np.random.default_rng(0)
+    middles = rng.integers(0, 256, (60, 4, 4), np.uint8)
+    for number, middle in enumerate(middles):
+        tall = np.full((14, 8), 255, np.uint8)  # the largest square lies in its middle
+        tall[5:9, 2:6] = middle
+        Image.fromarray(tall).save(flat / ("one", "two", "zero")[number % 3] / f"{number}.png")
+    found = []
+    for workers in (0, 1):
+        dataset = _prepared(flat, tmp_path / str(workers), size=[4, 4], crop=0.5, workers=workers)
+        assert dataset.preprocessing.crop == 0.5
+        found.append(_pixels(np.load(dataset.pixels)))  # type: ignore[arg-type]
+    assert found == [_pixels(middles[:, None])] * 2
+    whole = _prepared(flat, tmp_path / "whole", size=[4, 4])
+    assert whole.preprocessing.crop is None
+    assert not _pixels(np.load(whole.pixels)) & found[0]  # type: ignore[arg-type]
+
+
 def test_grey_and_colour_together_are_colour(flat: Path, tmp_path: Path) -> None:
     assert _prepared(flat, tmp_path / "grey").shape[0] == 1
     red = np.zeros((8, 8, 3), np.uint8)

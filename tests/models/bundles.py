@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from edgekd import bundle
+from edgekd.artifacts import Preprocessing
 
 DIGITS = tuple("0123456789")
 
@@ -25,7 +27,7 @@ def bundle_of(
         "name": path.stem,
         "inputs": [{"name": "image", "dtype": "float32", "shape": ["batch", 1, 8, 8]}],
         "outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", len(labels)]}],
-        "preprocessing": {"mean": list(mean), "std": list(std), "layout": "NCHW"},
+        "preprocessing": asdict(Preprocessing(mean, std)),
         "labels": list(labels),
         "engines": [],
         "golden": {"images": "golden/images.npy"},
