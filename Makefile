@@ -6,19 +6,22 @@ ZOO := .venv-zoo
 SIDE_BY_SIDE := OMP_NUM_THREADS=1
 JOBS ?= 2
 
-.PHONY: demo test test-slow test-all check clean
+.PHONY: demo test test-native test-slow test-all check clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/edgekd build recipes/demo.toml --out build
 
 test: check
-	$(SIDE_BY_SIDE) $(PY) -m pytest -m "not slow" -n $(JOBS) --dist worksteal
+	$(SIDE_BY_SIDE) $(PY) -m pytest -m "not slow and not native" -n $(JOBS) --dist worksteal
 
 test-slow: check $(ZOO)/.zoo
 	$(ZOO)/bin/python -m pytest -m zoo
 	$(PY) -m pytest -m slow
 
-test-all: test test-slow
+test-native: check $(VENV)/.native
+	$(PY) -m pytest -m native
+
+test-all: test test-native test-slow
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
@@ -28,6 +31,9 @@ check: $(VENV)/.dev
 
 $(VENV)/.demo $(VENV)/.dev: pyproject.toml constraints.txt tools/set-up
 	tools/set-up $(@:$(VENV)/.%=%)
+
+$(VENV)/.native: $(VENV)/.dev tools/set-up tools/onnxruntime-headers
+	tools/set-up native
 
 $(ZOO)/.zoo: pyproject.toml constraints.txt tools/set-up
 	tools/set-up zoo

@@ -3,7 +3,7 @@
 find_program(EDGEKD_PYTHON NAMES python3 python DOC "The Python whose wheels may be used")
 function(edgekd_from_python variable program)
   set(found "")
-  if(EDGEKD_PYTHON)
+  if(EDGEKD_PYTHON AND NOT CMAKE_CROSSCOMPILING)  # its wheels are for this processor
     execute_process(COMMAND ${EDGEKD_PYTHON} -c "${program}"
       OUTPUT_VARIABLE found OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
   endif()
