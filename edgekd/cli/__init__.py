@@ -26,6 +26,7 @@ COMMANDS = {
     "verify": "Check a bundle's files and golden outputs.",
     "quantize": "Write an ONNX file in the int8 form that a target wants.",
     "calibration": "Make a calibration set, or audit one.",
+    "export-triton": "Write a model for NVIDIA's Triton Inference Server.",
     "lint": "Lint an ONNX file: what a target would refuse or get wrong.",
     "targets": "List what engines can be built for.",
     "students": "List the built-in students.",
@@ -50,8 +51,9 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = import_module(f"edgekd.cli.{_HOMES.get(name, name)}")
-        command: click.Command = getattr(module, name)
+        plain = name.replace("-", "_")
+        module = import_module(f"edgekd.cli.{_HOMES.get(name, plain)}")
+        command: click.Command = getattr(module, plain)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -102,7 +102,8 @@ Engine::Engine(
         }
     }
     const double own_ms = options_.deadline_ms;
-    deadline_ns_ = own_ms > 0 ? static_cast<std::uint64_t>(own_ms * 1e6) : manifest_->budget.deadline_ns();
+    deadline_ns_ = own_ms > 0 ? static_cast<std::uint64_t>(std::nearbyint(own_ms * 1e6))
+                              : manifest_->budget.deadline_ns();
     std::vector<edgekd_file> files;
     std::vector<File> all{record_.file};
     all.insert(all.end(), record_.parts.begin(), record_.parts.end());

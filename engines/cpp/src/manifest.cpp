@@ -374,7 +374,8 @@ std::size_t size_of(edgekd_dtype type) {
 
 std::uint64_t Budget::deadline_ns() const {
     const double milliseconds = deadline_ms ? *deadline_ms : fps && *fps > 0 ? 1000.0 / *fps : 0.0;
-    return milliseconds > 0 && milliseconds < 1e12 ? static_cast<std::uint64_t>(milliseconds * 1e6) : 0;
+    if (!(milliseconds > 0 && milliseconds < 1e9)) return 0;
+    return static_cast<std::uint64_t>(std::nearbyint(milliseconds * 1e6));
 }
 
 Manifest parse(std::string_view text, const std::string &where) {

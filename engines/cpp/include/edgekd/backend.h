@@ -67,8 +67,9 @@ typedef struct edgekd_backend_api {
     uint32_t abi; /* EDGEKD_BACKEND_ABI */
     const char *name;
 
-    /* Opens an engine, or says why it cannot run here: EDGEKD_UNAVAILABLE, EDGEKD_INCOMPATIBLE,
-     * or EDGEKD_FAILED. The strings of the source live as long as the session; its files only
+    /* Opens an engine, or says why not: EDGEKD_UNAVAILABLE and EDGEKD_INCOMPATIBLE where it cannot
+     * run here, so that the next of the bundle is tried; EDGEKD_CORRUPT where it is not what the
+     * manifest says; EDGEKD_FAILED, EDGEKD_NO_MEMORY. The strings of the source live as long as the session; its files only
      * until this returns, unless `keeps_files` is set to 1: then as long as the session too. */
     edgekd_status (*open)(
         const edgekd_source *source, edgekd_session **session, int *keeps_files,

@@ -1,0 +1,239 @@
+"""A model repository for NVIDIA's Triton Inference Server, made of a bundle's engine.
+
+Where what goes is in Triton's "Model Repository", what ``config.pbtxt`` says in its "Model
+Configuration" and in ``model_config.proto``, and what else each backend takes in the README of its
+repository (github.com/triton-inference-server). The engine is a copy, byte by byte. What turns
+images into its input is not part of it: clients do that, as ``parameters`` tells them.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekd.bundle import Bundle
+from edgekd.errors import BundleError, CorruptBundle, EngineIncompatible, RecipeError, near_matches
+from edgekd.store import hash_file
+from edgekd.triton.config import (
+    GOLDEN,
+    LABELS,
+    SERVERS,
+    SHAPED,
+    Record,
+    config_of,
+    golden_input,
+    has_labels,
+    number,
+)
+from edgekd.triton.text import Message, lines
+
+CONFIG = "config.pbtxt"
+_LATEST = 2**31 - 1
+_ROOM = 8
+"""The largest batch where the engine leaves it open: twice what Triton fills in by itself."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        model: its folder in the repository.
+        version: which version of the model it is.
+        target: of the engine.
+        precision: of the engine.
+        backend: Triton's.
+        max_batch: the largest batch that Triton makes; 0 where the engine's batch is fixed.
+        notes: what a server or its clients must know, in a sentence each.
+    """
+
+    model: Path
+    version: int
+    target: str
+    precision: str
+    backend: str
+    max_batch: int
+    notes: tuple[str, ...]
+
+
+def export(
+    bundle: Bundle,
+    repository: Path,
+    *,
+    target: str | None = None,
+    precision: str | None = None,
+    name: str | None = None,
+    version: int = 1,
+    max_batch: int | None = None,
+) -> Exported:
+    """Adds a model to a repository, whole or not at all.
+
+    Args:
+        bundle: where the engine is from.
+        repository: Triton's folder; made where there is none.
+        target: only this target's engines.
+        precision: only engines of this precision.
+        name: of the model; the bundle's, if not given.
+        version: of the model, from 1.
+        max_batch: the largest batch that Triton may make of requests; the engine's, if not given.
+
+    Raises:
+        BundleError: no engine is as asked for.
+        CorruptBundle: a file is missing or was changed.
+        EngineIncompatible: the engine is yet to be built.
+        RecipeError: Triton cannot serve it, an argument is wrong, there is such a model already, or
+            nothing can be written there.
+    """
+    record = _choose(bundle, target, precision)
+    chosen = _named(bundle, name)
+    if not 1 <= version <= _LATEST:
+        raise RecipeError(f"{version} is no version", "give 1 or more", path="--version")
+    most = _largest(bundle, record, max_batch)
+    model = repository / chosen
+    notes = tuple(_notes(record))
+    config = config_of(bundle, record, chosen, most)
+    try:
+        if model.exists() or model.is_symlink():
+            raise RecipeError(
+                "there is such a model already",
+                "choose another name with --name, or remove it",
+                path=str(model),
+            )
+        repository.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{chosen}-", dir=repository) as folder:
+            fresh = Path(folder) / chosen
+            (fresh / str(version)).mkdir(parents=True)
+            _copy(bundle, record, fresh / str(version))
+            _write(bundle, fresh, config, notes)
+            fresh.rename(model)
+    except OSError as error:
+        raise RecipeError(
+            f"cannot be written: {error.strerror or error}", path=str(repository)
+        ) from error
+    return Exported(
+        model=model,
+        version=version,
+        target=record["target"],
+        precision=record["precision"],
+        backend=SERVERS[record["backend"]].backend,
+        max_batch=most,
+        notes=notes,
+    )
+
+
+def _choose(bundle: Bundle, target: str | None, precision: str | None) -> Record:
+    """The best measured engine that is as asked for and that Triton can serve."""
+    records = [
+        each
+        for each in bundle.engines
+        if target in (None, each["target"]) and precision in (None, each["precision"])
+    ]
+    if not records:
+        held = sorted({each["target"] for each in bundle.engines})
+        raise BundleError(
+            f"{bundle.root} holds no engine for target {target or 'any'},"
+            f" precision {precision or 'any'}",
+            near_matches(target or "", held),
+        )
+    refusals: list[RecipeError | EngineIncompatible] = []
+    for record in records:
+        try:
+            _check_served(record)
+        except (RecipeError, EngineIncompatible) as error:
+            refusals.append(error)
+        else:
+            return record
+    raise refusals[0]
+
+
+def _check_served(record: Record) -> None:
+    engine = f"{record['target']} {record['precision']}"
+    others = "export an engine of another target with --target"
+    if record["backend"] not in SERVERS:
+        raise RecipeError(f"Triton has no backend for {record['backend']} ({engine})", others)
+    provider = record["options"].get("provider", "CUDAExecutionProvider")
+    if provider != "CUDAExecutionProvider":
+        raise RecipeError(
+            f"Triton does not run ONNX Runtime's {provider} from a file alone ({engine})", others
+        )
+    if record["backend"] == "tensorrt" and not record["version"]:
+        raise EngineIncompatible(
+            record["device"],
+            f"its ONNX, not built yet ({engine})",
+            "run `edgekd verify BUNDLE --rebuild` on the device, and export the bundle from there",
+        )
+
+
+def _named(bundle: Bundle, name: str | None) -> str:
+    chosen: str = bundle.manifest["name"] if name is None else name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", chosen):
+        raise RecipeError(
+            f"'{chosen}' is no name for a model's folder",
+            "give one of letters, digits, '.', '_' and '-'",
+            path="--name",
+        )
+    return chosen
+
+
+def _largest(bundle: Bundle, record: Record, asked: int | None) -> int:
+    """The largest batch; 0 where the model has a fixed one, of which Triton makes none."""
+    tensors = (*bundle.manifest["inputs"], *bundle.manifest["outputs"])
+    if any(isinstance(each["shape"][0], int) for each in tensors):
+        if asked is not None:
+            raise RecipeError("the batch of this model is fixed", path="--max-batch")
+        return 0
+    least, built = number(record, "min_batch", 1), number(record, "max_batch", _LATEST)
+    # Triton's OpenVINO computes the largest batch for every request.
+    usual = 1 if record["backend"] == "openvino" else _ROOM
+    most = (usual if built == _LATEST else built) if asked is None else asked
+    if not least <= most <= built:
+        engine = f"{record['target']} {record['precision']}"
+        limit = f"{least} or more" if built == _LATEST else f"{least} to {built}"
+        raise RecipeError(f"{most} is no batch of {engine}", f"give {limit}", path="--max-batch")
+    return most
+
+
+def _notes(record: Record) -> Iterator[str]:
+    yield (
+        "the engine takes float32 tensors: clients resize and normalise images as the parameter"
+        f" {SHAPED} says"
+    )
+    if record["backend"] != "tensorrt":
+        return
+    options = record["options"]
+    version, device = record["version"], record["device"]
+    yield f"the plan is for TensorRT {version} on {device}, as the server must be"
+    if options.get("version_compatible") == "true":
+        yield (
+            "the plan brings host code: the server takes it with"
+            " --backend-config=tensorrt,version-compatible=true"
+        )
+    if (least := number(record, "min_batch", 1)) > 1:
+        yield f"the plan takes batches of {least} and more: so must every request"
+
+
+def _copy(bundle: Bundle, record: Record, folder: Path) -> None:
+    """The engine's own files; a TensorRT plan's side-car and what RTX compiled stay behind."""
+    names = (record["path"], *(each["path"] for each in record["parts"]))
+    for name, to in zip(names, SERVERS[record["backend"]].files, strict=False):
+        copy = folder / to
+        shutil.copyfile(bundle.file(name), copy)
+        if hash_file(copy) != bundle.hashes()[name]:
+            raise CorruptBundle(f"{bundle.root / name} changed while it was copied")
+
+
+def _write(bundle: Bundle, folder: Path, config: Message, notes: tuple[str, ...]) -> None:
+    comments = [f"# {each}." for each in ("Written by `edgekd export-triton`", *notes)]
+    text = "\n".join([*comments, *lines(config), ""])
+    (folder / CONFIG).write_text(text, encoding="utf-8")
+    if has_labels(bundle):
+        labels = [" ".join(each.split()) for each in bundle.classes]  # a line is a label
+        (folder / LABELS).write_text("\n".join([*labels, ""]), encoding="utf-8")
+    warmup = golden_input(bundle)
+    if warmup is not None:
+        (folder / "warmup").mkdir()  # where Triton looks for it
+        (folder / "warmup" / GOLDEN).write_bytes(warmup)
