@@ -14,6 +14,7 @@
     ├── BackendUnavailable   3      a runtime is not installed, or cannot run here
     ├── EngineIncompatible   4      an engine does not belong on this machine
     │   └── HostCodeRefused  4      it brings code for the CPU, which nobody allowed
+    ├── EngineError          4      an open engine was asked for what it cannot do
     └── BundleError          2      not a bundle
         └── CorruptBundle    4      a bundle whose files are not what its manifest says
 
@@ -159,6 +160,10 @@ class EngineIncompatible(EdgekdError):
 
 class HostCodeRefused(EngineIncompatible):
     """An engine brings code that would run on the CPU, and the user has not allowed that."""
+
+
+class EngineError(EdgekdError):
+    """An open engine was given what it does not take, was in use, or is closed."""
 
 
 class BundleError(EdgekdError):

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "pydantic": ["recipe.py", "recipe_file.py"],
     "click": ["cli/*"],
     "rich": ["cli/*"],
-    "PIL": ["cli/run.py", "data/pixels.py", "report/*"],
+    "PIL": ["data/pixels.py", "report/*"],
     "jinja2": ["report/*"],
     "matplotlib": ["report/charts/*", "report/render.py"],
     "filelock": ["store.py"],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+from operator import attrgetter
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +16,29 @@ SIGNATURES = {
     "build": "(recipe: 'Recipe', out: 'Path', *, store: 'Store | None' = None,"
     " watcher: 'Watcher | None' = None, command: 'str' = 'edgekd.build(...)') -> 'Result'",
     "load": "(path: 'str | Path', target: 'str | None' = None, precision: 'str | None' = None,"
-    " threads: 'int' = 1, gpu: 'GpuOptions | None' = None) -> 'Engine'",
+    " threads: 'int' = 1, device: 'str | None' = None, streams: 'int' = 1,"
+    " deadline_ms: 'float | None' = None, gpu: 'GpuOptions | None' = None) -> 'Engine'",
+    "Engine.__call__": "(self, images: 'npt.NDArray[Any] | Sequence[npt.NDArray[Any]]',"
+    " order: 'str' = 'RGB') -> 'npt.NDArray[np.float32]'",
+    "Engine.run": "(self, tensor: 'npt.NDArray[Any] | Arrays') -> 'npt.NDArray[Any]'",
+    "Engine.bind": "(self, batch: 'int' = 1) -> 'Binding'",
+    "Engine.stream": "(self, depth: 'int' = 1, policy: 'str' = 'drop-oldest',"
+    " workers: 'int' = 1) -> 'Stream'",
+    "Engine.warmup": "(self, runs: 'int' = 10, batch: 'int' = 1) -> 'None'",
+    "Engine.stats": "(self) -> 'Stats'",
+    "Engine.reset_stats": "(self) -> 'None'",
+    "Engine.check_golden": "(self) -> 'float'",
+    "Engine.close": "(self) -> 'None'",
 }
-ENGINE = ["check_golden", "close"]
+ENGINE = [
+    "bind", "check_golden", "close", "reset_stats", "run", "shape", "stats", "stream", "warmup",
+]  # fmt: skip
+OPENED = [
+    *ENGINE, "classes", "inputs", "outputs", "precision", "target",
+]  # fmt: skip
+BINDING = ["inputs", "outputs", "run"]
+STREAM = ["close", "submit"]
+STATS = ["count", "deadline_ns", "misses", "p50_ns", "p99_ns"]
 BUNDLE = [
     "check", "classes", "engine", "engines", "file", "golden_images", "golden_outputs", "hashes",
     "manifest", "preprocessing", "root",
@@ -33,7 +55,8 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signatures(name: str) -> None:
-    assert str(inspect.signature(getattr(edgekd, name))) == SIGNATURES[name]
+    found = attrgetter(name)(edgekd)
+    assert str(inspect.signature(found)) == SIGNATURES[name]
 
 
 def test_members() -> None:
@@ -42,6 +65,18 @@ def test_members() -> None:
     fields = edgekd.Bundle.__dataclass_fields__
     public = sorted({each for each in dir(edgekd.Bundle) if not each.startswith("_")} | {*fields})
     assert public == BUNDLE
+
+
+def test_members_of_what_an_engine_gives(built: dict[str, Path]) -> None:
+    def public(value: object) -> list[str]:
+        return [each for each in dir(value) if not each.startswith("_")]
+
+    with edgekd.load(built["bundle"]) as engine:
+        assert public(engine) == sorted(OPENED)
+        assert public(engine.bind()) == BINDING
+        assert public(engine.stats()) == STATS
+        with engine.stream() as stream:
+            assert public(stream) == STREAM
 
 
 def test_a_release_has_its_version_in_the_changelog() -> None:

@@ -8,7 +8,7 @@ that was asked for is imported.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.artifacts import Checkpoint, EngineFile, OnnxModel, QuantizedModel, TensorSpec
-from edgekd.errors import BackendUnavailable, RecipeError, near_matches
+from edgekd.errors import BackendUnavailable, EngineError, RecipeError, near_matches
 from edgekd.measurements import LayerTime
 from edgekd.progress import Progress, silent
 from edgekd.store import installed
@@ -68,14 +68,58 @@ class GpuOptions:
     host_code: bool = False
 
 
-class Session(AbstractContextManager["Session"], Protocol):
+class Runs(Protocol):
+    """What runs."""
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Outputs by name; the batch is the first dimension of every array."""
+
+
+class Session(Runs, AbstractContextManager["Session"], Protocol):
     """One opened engine. ``run`` is synchronous and takes and gives host arrays."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def run(self, feeds: Arrays) -> Arrays:
-        """Outputs by name; the batch is the first dimension of every array."""
+
+class Binding(Protocol):
+    """Memory that a runtime reads and writes itself: nothing is copied between it and a caller.
+
+    Attributes:
+        inputs: arrays by name, to be written.
+        outputs: arrays by name, to be read after a run, and overwritten by the next.
+    """
+
+    @property
+    def inputs(self) -> Arrays:
+        """See the attributes."""
+
+    @property
+    def outputs(self) -> Arrays:
+        """See the attributes."""
+
+    def run(self) -> None:
+        """As ``Session.run``, from ``inputs`` to ``outputs``."""
+
+
+@runtime_checkable
+class Binds(Protocol):
+    """A session that can be given memory of its own."""
+
+    def bind(self, batch: int) -> Binding:
+        """Memory for so many images, zeros at first; it goes when nobody holds the arrays.
+
+        Raises:
+            EngineError: the engine does not take that batch, or more than it is free in a shape.
+        """
+
+
+@runtime_checkable
+class Shares(Protocol):
+    """A session whose engine can be run in several threads, by a session for each."""
+
+    def another(self) -> Session:
+        """A session of the same loaded engine, to be closed by itself; in any thread."""
 
 
 class Backend(Protocol):
@@ -104,16 +148,27 @@ class Backend(Protocol):
             BuildError: the runtime refuses the model.
         """
 
-    def open(self, engine: EngineFile, threads: int = 1, gpu: GpuOptions | None = None) -> Session:
+    def open(
+        self,
+        engine: EngineFile,
+        threads: int = 1,
+        gpu: GpuOptions | None = None,
+        *,
+        device: str | None = None,
+        streams: int = 1,
+    ) -> Session:
         """Loads an engine that was built by this backend; the judge of whether it can run here.
 
         Args:
             engine: its file, whose bytes somebody has checked.
             threads: of a CPU, for one inference.
             gpu: see ``GpuOptions``; None for what the engine was built with.
+            device: as the runtime calls it, such as ``cpu``, ``GPU`` or ``cuda:0``; None for
+                what the engine was built for.
+            streams: how many threads will run it at once, each by a session of its own.
 
         Raises:
-            BackendUnavailable: the runtime is not installed, or finds no device.
+            BackendUnavailable: the runtime is not installed, or the device is not here.
             EngineIncompatible: the engine is for another device or version.
         """
 
@@ -139,6 +194,43 @@ class Profiles(Protocol):
 def can_profile(backend: Backend) -> TypeGuard[Profiles]:
     """Whether a backend says how long each layer takes."""
     return isinstance(backend, Profiles)
+
+
+def can_bind(session: Session) -> TypeGuard[Binds]:
+    """Whether a session can be given memory of its own."""
+    return isinstance(session, Binds)
+
+
+def can_share(session: Session) -> TypeGuard[Shares]:
+    """Whether a session's engine can be run in several threads."""
+    return isinstance(session, Shares)
+
+
+def require_device(name: str, wanted: str | None, here: Sequence[str]) -> None:
+    """Refuses a device that a backend does not have here; None asks for none.
+
+    Raises:
+        BackendUnavailable: naming those that are here.
+    """
+    if wanted is None or wanted.lower() in [each.lower() for each in here]:
+        return
+    devices = f"only {', '.join(here)}" if here else "none"
+    raise BackendUnavailable(name, "", f"it has no device '{wanted}' here, {devices}")
+
+
+def sized(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+    """The shape of a tensor that holds so many images.
+
+    Raises:
+        EngineError: more than the batch is free, or the batch is fixed to another number.
+    """
+    first, *rest = spec.shape
+    if not all(isinstance(each, int) for each in rest):
+        shape = ", ".join(map(str, spec.shape))
+        raise EngineError(f"'{spec.name}' has no fixed shape but ({shape})", "run it unbound")
+    if isinstance(first, int) and first != batch:
+        raise EngineError(f"a batch of {batch} was asked for, and '{spec.name}' takes {first}")
+    return (batch, *map(int, rest))
 
 
 WARM_UP = 3
@@ -199,7 +291,7 @@ def batches(engine: EngineFile) -> tuple[int, int | None]:
     return int(engine.options.get("min_batch", 1)), None if most is None else int(most)
 
 
-def run_any(session: Session, engine: EngineFile, feeds: Arrays, most: int = 0) -> dict[str, Any]:
+def run_any(session: Runs, engine: EngineFile, feeds: Arrays, most: int = 0) -> dict[str, Any]:
     """Runs a batch of any size: in parts, and a part that is too small filled up with its last.
 
     Args:

@@ -1,4 +1,7 @@
-"""OpenVINO on the CPU: its engine is an IR, ``model.xml`` beside ``model.bin``."""
+"""OpenVINO, on the CPU or another of its devices.
+
+Its engine is an IR, ``model.xml`` beside ``model.bin``.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,20 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgekd.artifacts import Checkpoint, EngineFile, TensorSpec
 from edgekd.backends import openvino_profile
-from edgekd.backends.base import WARM_UP, Arrays, Availability, Buildable, GpuOptions, run_times
+from edgekd.backends.base import (
+    WARM_UP,
+    Arrays,
+    Availability,
+    Buildable,
+    GpuOptions,
+    require_device,
+    run_times,
+    sized,
+)
 from edgekd.errors import BackendUnavailable, BuildError, StageError
 from edgekd.measurements import LayerTime
 from edgekd.progress import Progress, silent
@@ -63,10 +76,16 @@ class OpenVino:
         )
 
     def open(
-        self, engine: EngineFile, threads: int = 1, gpu: GpuOptions | None = None
+        self,
+        engine: EngineFile,
+        threads: int = 1,
+        gpu: GpuOptions | None = None,
+        *,
+        device: str | None = None,
+        streams: int = 1,
     ) -> OpenVinoSession:
-        """See ``Backend.open``."""
-        return _open_ir(engine.path, threads)
+        """See ``Backend.open``; any device of OpenVINO's takes an IR."""
+        return _open_ir(engine.path, threads, device or "CPU", streams)
 
     def profile(
         self, engine: EngineFile, feeds: Arrays, threads: int = 1, runs: int = 50
@@ -88,33 +107,69 @@ class OpenVino:
         return int(np.median(totals)), openvino_profile.layers(done, means)
 
 
+_SMALL = 1 << 16
+"""Bytes that are copied sooner than OpenVINO makes a tensor of them where they lie."""
+_KEPT = 8
+"""For how many batches a session keeps memory to copy to."""
+
+
 class OpenVinoSession:
-    """One inference request of a compiled model."""
+    """One inference request of a compiled model; for small inputs, one for each batch."""
 
     def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._tensor = _import().Tensor
         self.inputs = tuple(_spec(each) for each in compiled.inputs)
         self.outputs = tuple(_spec(each) for each in compiled.outputs)
+        self._input, self._output = self.inputs[0].name, self.outputs[0].name
+        self._dtype = np.dtype(self.inputs[0].dtype)
+        self._bound: dict[tuple[int, ...], OpenVinoBinding] = {}
 
     def run(self, feeds: Arrays) -> Arrays:
-        """See ``Session.run``. An input that lies in one piece is read where it lies.
+        """See ``Session.run``. A large input that lies in one piece is read where it lies.
 
         Raises:
             StageError: it is not what the model takes.
         """
-        request, tensor = self._request, self._tensor
+        fed = feeds[self._input]
+        bound = self._bound.get(fed.shape)
+        if bound is not None and fed.dtype is self._dtype:
+            bound.inputs[self._input][...] = fed
+            bound.run()
+            return {self._output: bound.outputs[self._output].copy()}
         try:
             for index, spec in enumerate(self.inputs):
                 fed = feeds[spec.name]
-                request.set_input_tensor(index, tensor(fed, shared_memory=fed.flags.c_contiguous))
-            request.infer(share_outputs=True)  # into tensors of its own, which are copied below
+                shared = self._tensor(fed, shared_memory=fed.flags.c_contiguous)
+                self._request.set_input_tensor(index, shared)
+            found = list(self._request.infer().values())  # copies, in the order of the outputs
         except RuntimeError as error:
-            raise StageError(f"OpenVINO cannot run the model: {_first_line(error)}") from error
-        return {
-            spec.name: request.get_output_tensor(index).data.copy()
-            for index, spec in enumerate(self.outputs)
-        }
+            raise _failed(error) from error
+        self._keep(fed, found[0])
+        return {each.name: array for each, array in zip(self.outputs, found, strict=True)}
+
+    def _keep(self, fed: npt.NDArray[Any], found: npt.NDArray[Any]) -> None:
+        """Has memory for a batch that was run, if it is small and all that there is."""
+        single = len(self.inputs) == len(self.outputs) == 1
+        if single and 0 < fed.nbytes <= _SMALL and len(self._bound) < _KEPT:
+            self._bound[fed.shape] = OpenVinoBinding(
+                self._compiled,
+                {self._input: np.zeros_like(fed, order="C")},
+                {self._output: np.zeros_like(found)},
+            )
+
+    def bind(self, batch: int) -> OpenVinoBinding:
+        """See ``Binds.bind``."""
+        arrays = (
+            {each.name: np.zeros(sized(each, batch), each.dtype) for each in specs}
+            for specs in (self.inputs, self.outputs)
+        )
+        return OpenVinoBinding(self._compiled, *arrays)
+
+    def another(self) -> OpenVinoSession:
+        """See ``Shares.another``: another request of the compiled model."""
+        return OpenVinoSession(self._compiled)
 
     def __enter__(self) -> OpenVinoSession:
         return self
@@ -125,7 +180,35 @@ class OpenVinoSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        del self._request
+        del self._request, self._compiled, self._bound
+
+
+class OpenVinoBinding:
+    """A request whose tensors lie in arrays of the host."""
+
+    def __init__(self, compiled: Any, inputs: Arrays, outputs: Arrays) -> None:
+        tensor = _import().Tensor
+        self.inputs, self.outputs = inputs, outputs
+        self._request = compiled.create_infer_request()
+        for index, array in enumerate(self.inputs.values()):
+            self._request.set_input_tensor(index, tensor(array, shared_memory=True))
+        for index, array in enumerate(self.outputs.values()):
+            self._request.set_output_tensor(index, tensor(array, shared_memory=True))
+
+    def run(self) -> None:
+        """See ``Binding.run``.
+
+        Raises:
+            StageError: OpenVINO fails.
+        """
+        try:
+            self._request.infer(share_outputs=True)
+        except RuntimeError as error:
+            raise _failed(error) from error
+
+
+def _failed(error: Exception) -> StageError:
+    return StageError(f"OpenVINO cannot run the model: {_first_line(error)}")
 
 
 def _import() -> Any:
@@ -136,27 +219,29 @@ def _import() -> Any:
     return openvino
 
 
-def _open_ir(path: Path, threads: int) -> OpenVinoSession:
-    return OpenVinoSession(_compile(path, threads))
+def _open_ir(path: Path, threads: int, device: str = "CPU", streams: int = 1) -> OpenVinoSession:
+    return OpenVinoSession(_compile(path, threads, device, streams))
 
 
-def _compile(path: Path, threads: int, **more: bool) -> Any:
+def _compile(path: Path, threads: int, device: str = "CPU", streams: int = 1, **more: bool) -> Any:
     openvino = _import()
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
-        "INFERENCE_NUM_THREADS": threads,
-        # Left to itself the plugin runs fp32 models in bf16 where the processor can.
-        "INFERENCE_PRECISION_HINT": "f32",
-        **more,
-    }
     core = openvino.Core()
+    # A device that is there twice is called GPU.0 and GPU.1, and GPU is the first.
+    here = [*core.available_devices, *(each.split(".")[0] for each in core.available_devices)]
+    require_device(OpenVino.name, device, list(dict.fromkeys(here)))
+    settings = {"PERFORMANCE_HINT": "LATENCY", **more}
+    kind = device.upper().split(".")[0]
+    if kind in ("CPU", "GPU"):
+        # Left to themselves the plugins run fp32 models in bf16 or fp16 where the device can.
+        settings |= {"NUM_STREAMS": str(streams), "INFERENCE_PRECISION_HINT": "f32"}
+    if kind == "CPU":
+        settings["INFERENCE_NUM_THREADS"] = threads * streams  # of all streams together
     try:
         model = core.read_model(path)
         for port in (*model.inputs, *model.outputs):
             if not port.get_names():  # as conversion from PyTorch leaves them
                 port.get_tensor().set_names({port.get_node().get_friendly_name()})
-        return core.compile_model(model, "CPU", settings)
+        return core.compile_model(model, device.upper(), settings)
     except RuntimeError as error:
         raise BuildError(f"OpenVINO refuses {path}: {_first_line(error)}") from error
 

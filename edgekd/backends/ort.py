@@ -5,15 +5,24 @@ from __future__ import annotations
 import platform
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgekd.artifacts import Checkpoint, EngineFile, OnnxModel, QuantizedModel, TensorSpec
-from edgekd.backends import ort_profile, ort_providers
-from edgekd.backends.base import Arrays, Availability, Buildable, GpuOptions
+from edgekd.backends import cuda, ort_profile, ort_providers
+from edgekd.backends.base import (
+    Arrays,
+    Availability,
+    Buildable,
+    GpuOptions,
+    require_device,
+    sized,
+)
 from edgekd.errors import BackendUnavailable, BuildError, EngineIncompatible, StageError
 from edgekd.measurements import LayerTime
 from edgekd.progress import Progress, silent
@@ -76,11 +85,22 @@ class OnnxRuntime:
             return replace(engine, model_inputs=session.inputs, model_outputs=session.outputs)
 
     def open(
-        self, engine: EngineFile, threads: int = 1, gpu: GpuOptions | None = None
+        self,
+        engine: EngineFile,
+        threads: int = 1,
+        gpu: GpuOptions | None = None,
+        *,
+        device: str | None = None,
+        streams: int = 1,
     ) -> OrtSession:
-        """See ``Backend.open``; a form for another processor would run, and say nothing of it."""
+        """See ``Backend.open``; a form for another processor would run, and say nothing of it.
+
+        One session is made to be run in any number of threads, each of which takes a processor
+        for itself.
+        """
         if "provider" in engine.options:
-            return _open_on_gpu(engine, threads)
+            return _open_on_gpu(engine, threads, device)
+        require_device(self.name, device, ["cpu"])
         _check_device(engine)
         return open_model(engine.path, threads)
 
@@ -114,13 +134,18 @@ def _options(target: Target) -> dict[str, str]:
     return {name: str(target.options[name]) for name in names}
 
 
-def _open_on_gpu(engine: EngineFile, threads: int) -> OrtSession:
+def _open_on_gpu(engine: EngineFile, threads: int, device: str | None = None) -> OrtSession:
     import_runtime()
     name = engine.options["provider"]
     if name not in ort_providers.PROVIDERS:
         raise EngineIncompatible(name, "an EdgeKD that does not know it", "update edgekd")
     batches = [int(engine.options[f"{word}_batch"]) for word in ("min", "opt", "max")]
     chosen = ort_providers.settings(name, engine.model_inputs, batches)
+    if device is not None:
+        ort_providers.require(name)
+        here = [f"cuda:{number}" for number in range(len(cuda.gpus()))]
+        require_device(name, device, here)
+        chosen["device_id"] = device.rpartition(":")[2]
     return OrtSession(*ort_providers.gpu_session(engine.path, _threaded(threads), name, chosen))
 
 
@@ -145,6 +170,7 @@ class OrtSession:
     def __init__(
         self, session: onnxruntime.InferenceSession, placed: Mapping[str, int] | None = None
     ) -> None:
+        self._session = session
         self._run = session.run
         self.placed = dict(placed or {})
         self.inputs = tuple(_spec(each) for each in session.get_inputs())
@@ -160,11 +186,18 @@ class OrtSession:
         try:
             found = self._run(self._names, feeds, None)
         except ort_providers.errors() as error:
-            reason = ort_providers.reason(error)
-            raise StageError(f"ONNX Runtime cannot run the model: {reason}") from error
+            raise _failed(error) from error
         if len(found) == 1:  # which saves half a microsecond
             return {self._names[0]: found[0]}
         return dict(zip(self._names, found, strict=True))
+
+    def bind(self, batch: int) -> OrtBinding:
+        """See ``Binds.bind``."""
+        return OrtBinding(self._session, self.inputs, self.outputs, batch)
+
+    def another(self) -> OrtSession:
+        """See ``Shares.another``: the same session, which any thread may run."""
+        return OrtSession(self._session, self.placed)
 
     def __enter__(self) -> OrtSession:
         return self
@@ -175,7 +208,44 @@ class OrtSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        del self._run  # the session's memory goes with its last reference
+        del self._run, self._session  # whose memory goes with its last reference
+
+
+class OrtBinding:
+    """An ``IOBinding`` to arrays of the host; a provider on a GPU copies from and to them."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        batch: int,
+    ) -> None:
+        import onnxruntime as rt
+
+        self.inputs = {each.name: np.zeros(sized(each, batch), each.dtype) for each in inputs}
+        self.outputs = {each.name: np.zeros(sized(each, batch), each.dtype) for each in outputs}
+        self._run = session.run_with_iobinding
+        self._bound = session.io_binding()
+        for name, array in self.inputs.items():
+            self._bound.bind_ortvalue_input(name, rt.OrtValue.ortvalue_from_numpy(array))
+        for name, array in self.outputs.items():
+            self._bound.bind_ortvalue_output(name, rt.OrtValue.ortvalue_from_numpy(array))
+
+    def run(self) -> None:
+        """See ``Binding.run``.
+
+        Raises:
+            StageError: an operator fails on what it is given.
+        """
+        try:
+            self._run(self._bound)
+        except ort_providers.errors() as error:
+            raise _failed(error) from error
+
+
+def _failed(error: Exception) -> StageError:
+    return StageError(f"ONNX Runtime cannot run the model: {ort_providers.reason(error)}")
 
 
 def open_model(path: Path, threads: int = 1, optimise: bool = True) -> OrtSession:

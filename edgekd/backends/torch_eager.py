@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edgekd.artifacts import Checkpoint, EngineFile, Member, TensorSpec
-from edgekd.backends.base import Arrays, Availability, Buildable, GpuOptions
+from edgekd.backends.base import Arrays, Availability, Buildable, GpuOptions, require_device
 from edgekd.errors import BackendUnavailable, BuildError
 from edgekd.progress import Progress, silent
 from edgekd.targets import Target
@@ -65,9 +65,16 @@ class TorchEager:
         )
 
     def open(
-        self, engine: EngineFile, threads: int = 1, gpu: GpuOptions | None = None
+        self,
+        engine: EngineFile,
+        threads: int = 1,
+        gpu: GpuOptions | None = None,
+        *,
+        device: str | None = None,
+        streams: int = 1,
     ) -> TorchSession:
         """See ``Backend.open``. Threads are the whole process's, until the session is closed."""
+        require_device(self.name, device, ["cpu"])
         try:
             import torch
         except ImportError as error:

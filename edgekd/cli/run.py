@@ -12,6 +12,8 @@ from edgekd.cli import out
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from edgekd.runtime import Engine
+
 
 @click.command()
 @out.bundle_argument
@@ -28,7 +30,11 @@ def run(
     precision: str | None,
     as_json: bool,
 ) -> int:
-    """Run a bundle on images: .npy arrays (uint8 pixels, or float32 inputs), PNG or JPEG."""
+    """Run a bundle on images: PNG or JPEG of any size, or .npy arrays.
+
+    An array holds uint8 pixels, (height, width, channels) of any size or (n, channels, height,
+    width) as the model takes them, or the model's own float32 inputs.
+    """
     import numpy as np
 
     from edgekd import runtime
@@ -36,7 +42,7 @@ def run(
     results = []
     with runtime.load(bundle, target, precision) as engine:
         for name in inputs:
-            for row in _logits(engine, _read(Path(name), engine.shape), name):
+            for row in _logits(engine, _read(Path(name), engine.shape[0]), name):
                 shares = np.exp(row - row.max())
                 best = int(row.argmax())
                 results.append(
@@ -55,38 +61,35 @@ def run(
     return 0
 
 
-def _logits(engine: Any, images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    from edgekd.errors import DataError
+def _logits(engine: Engine, images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    from edgekd.errors import DataError, EngineError
 
     try:
-        logits: npt.NDArray[Any] = engine(images)
-    except ValueError as error:
-        raise DataError(f"{name}: {error}") from error
-    return logits
+        return engine(images)
+    except EngineError as error:
+        raise DataError(f"{name}: {error.message}", error.hint) from error
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """An array file as it is; an image as uint8 (channels, height, width)."""
+def _read(path: Path, channels: int) -> npt.NDArray[Any]:
+    """An array file as it is; an image as uint8 (height, width, channels)."""
     import numpy as np
 
-    from edgekd.errors import DataError
+    from edgekd.data import pixels
+    from edgekd.errors import BackendUnavailable, DataError
 
-    try:
-        if path.suffix == ".npy":
+    if path.suffix == ".npy":
+        try:
             array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-            return array
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
+        except (OSError, ValueError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{path} cannot be read as .npy ({reason})") from error
+        return array
+    try:
+        pixels.require()
+        return pixels.decode(path, channels)
+    except BackendUnavailable as error:
         raise DataError(
             f"{path}: reading images needs Pillow", "pip install 'edgekd[report]'"
         ) from error
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path} cannot be read as .npy ({reason})") from error
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L" if shape[0] == 1 else "RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        reason = getattr(error, "strerror", None) or "it is no image, or a damaged one"
-        raise DataError(f"{path} cannot be read ({reason})") from error
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    except DataError as error:
+        raise DataError(f"{path} cannot be read ({error.message})") from error

@@ -87,6 +87,18 @@ def test_a_plan_is_built_opened_and_gives_the_models_outputs(
     assert not any(fake.device.live().values())
 
 
+def test_it_runs_on_the_gpu_that_cuda_uses_and_on_no_other(
+    flavour: tuple[Target, FakeTensorRt], onnx_model: OnnxModel, tmp_path: Path
+) -> None:
+    target, _ = flavour
+    engine = _build(onnx_model, target, tmp_path)
+    for device in ("cuda", "cuda:0"):
+        with find(target.backend).open(engine, device=device) as session:
+            assert session.run(_images(1))
+    with pytest.raises(BackendUnavailable, match="no device 'cuda:1' here, only cuda, cuda:0"):
+        find(target.backend).open(engine, device="cuda:1")
+
+
 def test_what_differs_between_the_libraries_is_read_from_them(
     flavour: tuple[Target, FakeTensorRt],
 ) -> None:

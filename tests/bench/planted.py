@@ -6,6 +6,7 @@ import json
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from edgekd import bundle as bundles
-from edgekd.artifacts import EngineFile, TensorSpec
+from edgekd.artifacts import EngineFile, Preprocessing, TensorSpec
 from edgekd.backends.base import Arrays
 from edgekd.bench import arrivals, load, timer
 
@@ -148,7 +149,7 @@ class Backend:
     def build(self, model, target, out_dir, progress=None):
         raise NotImplementedError
 
-    def open(self, engine, threads=1, gpu=None):
+    def open(self, engine, threads=1, gpu=None, *, device=None, streams=1):
         return Session(engine)
 '''
 
@@ -195,15 +196,16 @@ def bundle(folder: Path, *engines: Mapping[str, object], fps: float | None = Non
                 "options": {name: str(value) for name, value in options.items()},
                 "source": "",
                 "golden": golden,
-                "tolerance": 0.0,
+                "tolerance": 1e-9,
             }
         )
     manifest = {
         "name": folder.stem,
         "budget": {"fps": fps, "max_drop": None},
-        "verdict": "pass",
+        "verdict": {"status": "pass", "reasons": []},
+        "provenance": {},
         "labels": ["no", "yes"],
-        "preprocessing": {"mean": [0.0], "std": [1.0], "layout": "nchw"},
+        "preprocessing": asdict(Preprocessing((0.0,), (1.0,))),
         "golden": {"images": "golden/images.npy"},
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 1, 2, 2]}],
         "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 2]}],

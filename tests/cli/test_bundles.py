@@ -15,7 +15,9 @@ from PIL import Image
 from edgekd.bundle import read
 from edgekd.cli.report import read as report_of
 from edgekd.cli.report import report
+from edgekd.data import pixels
 from edgekd.errors import CorruptBundle
+from edgekd.runtime import load
 from tests.conftest import assert_one_line, run_cli
 
 
@@ -108,6 +110,26 @@ def test_run_on_arrays_and_pictures(built: dict[str, Path], tmp_path: Path) -> N
     assert text.startswith(f"{tmp_path / 'first.png'}: {labels[0]} (")
 
 
+def test_run_on_pictures_of_any_size_turned_as_they_say(
+    built: dict[str, Path], tmp_path: Path
+) -> None:
+    """As a data set's images are read: by Pillow, with the training's own code."""
+    colours = np.random.default_rng(0).integers(0, 256, (30, 21, 3), np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter to the right
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    Image.fromarray(colours).convert("P").save(tmp_path / "b.png")
+    Image.fromarray(colours).save(tmp_path / "c.jpg", exif=turned)
+    np.save(tmp_path / "d.npy", colours)
+    paths = [tmp_path / name for name in ("a.png", "b.png", "c.jpg", "d.npy")]
+    found = _json("run", built["bundle"], *paths)
+    images = [pixels.read(each, (1, 8, 8)) for each in (*paths[:3], paths[0])]
+    with load(built["bundle"]) as engine:
+        for each, image in zip(found["results"], images, strict=True):
+            assert each["logits"] == engine(image)[0].tolist()
+    assert pixels.look(paths[2], sized=True) == (3, 21, 30)
+
+
 def test_run_with_one_target_and_precision(built: dict[str, Path], tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", read(built["bundle"]).golden_images())
     choice = ("--target", "openvino-cpu", "--precision", "int8")
@@ -117,7 +139,7 @@ def test_run_with_one_target_and_precision(built: dict[str, Path], tmp_path: Pat
 
 def test_run_on_what_is_no_image(built: dict[str, Path], tmp_path: Path) -> None:
     cases: dict[str, tuple[bytes, str]] = {
-        "torn.png": (b"\x89PNG\r\n\x1a\n\0\0", "it is no image, or a damaged one"),
+        "torn.png": (b"\x89PNG\r\n\x1a\n\0\0", "torn.png cannot be read ("),
         "text.npy": (b"hello", "cannot be read as .npy"),
         "empty.npy": (b"", "cannot be read as .npy"),
     }
@@ -138,8 +160,9 @@ def test_run_on_a_pickle_does_not_open_it(built: dict[str, Path], tmp_path: Path
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.zeros((28, 28), np.uint8), "expected (n, 1×8×8) or (1×8×8)"),
-        (np.zeros((8, 8), np.float64), "float64: give uint8 pixels or float32 inputs"),
+        (np.zeros((28, 28, 4), np.uint8), "has 4 channels: give 1 or 3"),
+        (np.zeros((28, 28), np.float32), "expected (n, 1×8×8) or (1×8×8)"),
+        (np.zeros((8, 8), np.float64), "float64: give uint8 pixels, or float32 inputs"),
     ],
 )
 def test_run_on_another_size_or_type(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from edgekd import bundle
 from edgekd.manifest import preprocessing_of
@@ -44,12 +45,20 @@ def build(folder: Path, *settings: str, targets: tuple[str, ...] = ()) -> Path:
     own = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     headers = Path(sys.prefix, "onnxruntime-headers", "usr")
     own.setdefault("ONNXRUNTIME_ROOT", str(headers))
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):  # of tests that run side by side
+        _make(folder, settings, targets, own)
+    return folder
+
+
+def _make(
+    folder: Path, settings: tuple[str, ...], targets: tuple[str, ...], own: dict[str, str]
+) -> None:
     configured = run("cmake", "-S", SOURCE, "-B", folder, "-G", "Ninja", *settings, env=own)
     assert configured.returncode == 0, configured.stdout + configured.stderr
     made = run("cmake", "--build", folder, *(f"--target={each}" for each in targets), env=own)
     assert made.returncode == 0, made.stdout + made.stderr
     assert "warning:" not in made.stdout + made.stderr, made.stdout + made.stderr
-    return folder
 
 
 @pytest.fixture(scope="session")

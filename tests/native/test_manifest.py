@@ -13,6 +13,7 @@ import pytest
 
 from edgekd.errors import EdgekdError
 from edgekd.manifest import LARGEST, parse
+from edgekd.runtime.engine import _deadline_ns
 from tests import bad_manifests
 from tests.conftest import ROOT
 from tests.native.conftest import build, run
@@ -86,6 +87,7 @@ def agree(programs: Path, folder: Path, text: str | bytes) -> bool:
         assert ours == theirs, (ours, theirs)
         return False
     assert known(theirs) == known(ours)
+    assert theirs["deadline_ns"] == _deadline_ns(None, ours["budget"])
     return True
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgekd.artifacts import Checkpoint, EngineFile, OnnxModel, QuantizedModel
 from edgekd.backends import cuda
-from edgekd.backends.base import Arrays, Availability, Buildable, GpuOptions
+from edgekd.backends.base import Arrays, Availability, Buildable, GpuOptions, require_device
 from edgekd.backends.tensorrt import builder, inspector, library, profiler, sidecar
 from edgekd.backends.tensorrt.session import TensorRtSession
 from edgekd.errors import (
@@ -134,9 +134,19 @@ class TensorRt:
         return engine
 
     def open(
-        self, engine: EngineFile, threads: int = 1, gpu: GpuOptions | None = None
+        self,
+        engine: EngineFile,
+        threads: int = 1,
+        gpu: GpuOptions | None = None,
+        *,
+        device: str | None = None,
+        streams: int = 1,
     ) -> TensorRtSession:
-        """See ``Backend.open``. The library sees no byte of a plan that its side-car refuses."""
+        """See ``Backend.open``. The library sees no byte of a plan that its side-car refuses.
+
+        The device is the one that CUDA uses, which CUDA_VISIBLE_DEVICES decides. There is one
+        execution context, whatever the number of streams.
+        """
         if engine.path.suffix == UNBUILT:
             raise EngineIncompatible(
                 engine.device,
@@ -149,8 +159,9 @@ class TensorRt:
         facts = sidecar.read(_part(engine, sidecar.SUFFIX))
         here = (self.library, lib.__version__, library.system())
         sidecar.check(facts, *here, "", host_code)
-        device = cuda.open_device(chosen.device_layer, self.extra)
-        gpu_here = device.gpu()
+        used = cuda.open_device(chosen.device_layer, self.extra)
+        require_device(self.name, device, ["cuda", f"cuda:{used.ordinal}"])
+        gpu_here = used.gpu()
         sidecar.check(facts, *here, gpu_here.sm, host_code, sidecar.model_of(gpu_here))
         plan = sidecar.checked(engine.path, facts.sha256)
         if "max_batch" not in engine.options:
@@ -167,14 +178,14 @@ class TensorRt:
         can = library.capabilities(lib)
         context = _context(lib, can, loaded, engine, chosen, facts)
         if context is None:
-            free, total = device.memory()
+            free, total = used.memory()
             raise StageError(
                 f"{self.library} cannot make an execution context of {engine.path.name}:"
                 f" {log.told()}; {free >> 20} of {total >> 20} MiB of the GPU are free"
             )
         own = chosen.cuda_graph and not can.own_graphs
         types = {getattr(lib, name): dtype for name, dtype in _NUMPY.items() if hasattr(lib, name)}
-        return TensorRtSession(loaded, context, device, engine, types, cuda_graph=own)
+        return TensorRtSession(loaded, context, used, engine, types, cuda_graph=own)
 
     def inspect(self, engine: EngineFile) -> inspector.Inspection:
         """What an engine's layers compute in; it is opened for that.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -16,6 +16,7 @@ from edgekd.artifacts import EngineFile, TensorSpec
 from edgekd.backends.base import Arrays
 from edgekd.backends.cuda import Device, Graphs
 from edgekd.backends.cuda.arrays import DeviceArray, device_array
+from edgekd.backends.tensorrt.memory import Buffer, Shape, TensorRtBinding, nbytes_of, sized
 from edgekd.errors import DeviceError, EngineIncompatible, StageError, near_matches
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
 _ALIGNMENT = 256  # of a tensor's address, in bytes (TensorRT, IExecutionContext.setTensorAddress)
 
-Shape = tuple[int, ...]
-Fed = dict[str, "npt.NDArray[Any] | DeviceArray"]
+Fed = Mapping[str, "npt.NDArray[Any] | DeviceArray"]
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,6 @@ class Split:
     h2d_ns: int
     gpu_ns: int
     d2h_ns: int
-
-
-@dataclass(frozen=True)
-class _Buffer:
-    """One tensor of the largest batch: on the GPU, and page-locked on the host."""
-
-    pointer: int
-    host: npt.NDArray[np.uint8]
-
-    def view(self, shape: Shape, dtype: str) -> npt.NDArray[Any]:
-        """The first elements of the host's side, as that array."""
-        return self.host[: prod(shape) * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
 
 class TensorRtSession:
@@ -172,30 +160,44 @@ class TensorRtSession:
     ) -> None:
         self.close()
 
+    def run_between(self, inputs: Arrays, outputs: Arrays) -> None:
+        """As ``run``, from and to page-locked arrays of one batch."""
+        with self._settling():
+            self._run_between(inputs, outputs, [])
+
+    def bind(self, batch: int) -> TensorRtBinding:
+        """See ``Binds.bind``: page-locked arrays, which the GPU reads and writes itself."""
+        self._check_usable()
+        self._check_batch({spec.name: (batch,) for spec in self.inputs})
+        return TensorRtBinding(self.inputs, self.outputs, batch, self._device, self.run_between)
+
     def _run(self, feeds: Arrays, events: list[int]) -> Arrays:
         fed = self._checked(feeds)
-        shapes = {name: tuple(each.shape) for name, each in fed.items()}
-        batch = self._check_batch(shapes)
-        if self._busy:  # a run before this one was interrupted
-            self._device.wait(self._stream)
+        batch = self._check_batch({name: tuple(each.shape) for name, each in fed.items()})
+        results = {
+            spec.name: self._buffers[spec.name].view(sized(spec, batch), spec.dtype)
+            for spec in self.outputs
+        }
+        staged = {name: self._staged(name, each) for name, each in fed.items()}
+        self._run_between(staged, results, events)
+        return {name: array.copy() for name, array in results.items()}
+
+    def _run_between(self, inputs: Fed, outputs: Arrays, events: list[int]) -> None:
         self._busy = True
         self._mark(events, 0)
         addresses = {name: each.pointer for name, each in self._buffers.items()}
-        for name, value in fed.items():
+        for name, value in inputs.items():
             addresses[name] = self._upload(self._buffers[name], value)
         self._mark(events, 1)
+        shapes = {name: tuple(each.shape) for name, each in inputs.items()}
         self._bind(shapes, addresses)
         self._execute((shapes, addresses))
         self._mark(events, 2)
-        results = {}
-        for spec in self.outputs:
-            buffer = self._buffers[spec.name]
-            results[spec.name] = buffer.view(_sized(spec, batch), spec.dtype)
-            self._device.download(results[spec.name], buffer.pointer, self._stream)
+        for name, array in outputs.items():
+            self._device.download(array, self._buffers[name].pointer, self._stream)
         self._mark(events, 3)
         self._device.wait(self._stream)
         self._busy = False
-        return {name: array.copy() for name, array in results.items()}
 
     def _checked(self, feeds: Arrays) -> Fed:
         """The inputs in the engine's order, of the right types and, but for the batch, shapes."""
@@ -203,7 +205,7 @@ class TensorRtSession:
         for name in feeds:
             if name not in names:
                 raise StageError(f"no input is called '{name}'", near_matches(name, names))
-        fed: Fed = {}
+        fed: dict[str, npt.NDArray[Any] | DeviceArray] = {}
         for spec in self.inputs:
             if spec.name not in feeds:
                 raise StageError(f"input '{spec.name}' is not given")
@@ -237,7 +239,7 @@ class TensorRtSession:
             )
         return batch
 
-    def _upload(self, buffer: _Buffer, value: npt.NDArray[Any] | DeviceArray) -> int:
+    def _upload(self, buffer: Buffer, value: npt.NDArray[Any] | DeviceArray) -> int:
         """Brings one input to the GPU, and says to which address."""
         if isinstance(value, DeviceArray):
             if value.pointer % _ALIGNMENT == 0:
@@ -245,10 +247,16 @@ class TensorRtSession:
             nbytes = prod(value.shape) * np.dtype(value.dtype).itemsize
             self._device.copy(buffer.pointer, value.pointer, nbytes, self._stream)
         else:
-            staged = buffer.view(value.shape, value.dtype.name)
-            staged[...] = value
-            self._device.upload(buffer.pointer, staged, self._stream)
+            self._device.upload(buffer.pointer, value, self._stream)
         return buffer.pointer
+
+    def _staged(self, name: str, value: Any) -> npt.NDArray[Any] | DeviceArray:
+        """What lies on the host, copied to page-locked memory."""
+        if isinstance(value, DeviceArray):
+            return value
+        staged = self._buffers[name].view(value.shape, value.dtype.name)
+        staged[...] = value
+        return staged
 
     def _bind(self, shapes: dict[str, Shape], addresses: dict[str, int]) -> None:
         """Tells the context what is new, since it prepares itself anew for each shape."""
@@ -307,6 +315,8 @@ class TensorRtSession:
         """Around whatever uses the GPU: whether it may, and what follows when it fails."""
         self._check_usable()
         try:
+            if self._busy:  # a run before this one was interrupted, and may still use our memory
+                self._device.wait(self._stream)
             yield
         except StageError as error:
             told = self._settle(error)
@@ -344,13 +354,13 @@ class TensorRtSession:
         if events:
             self._device.record(events[index], self._stream)
 
-    def _take(self, spec: TensorSpec, held: ExitStack) -> _Buffer:
-        nbytes = _nbytes(spec, self._largest)
+    def _take(self, spec: TensorSpec, held: ExitStack) -> Buffer:
+        nbytes = nbytes_of(spec, self._largest)
         pointer = self._device.malloc(nbytes)
         held.callback(self._device.free, pointer)
         host = self._device.pinned(nbytes)
         held.callback(self._device.unpin, host)
-        return _Buffer(pointer, host)
+        return Buffer(pointer, host)
 
     def _take_events(self) -> list[int]:
         """One before and one behind each of the three parts of a run."""
@@ -363,7 +373,7 @@ class TensorRtSession:
         return events
 
     def _no_room(self, error: DeviceError) -> DeviceError:
-        needed = sum(_nbytes(spec, self._largest) for spec in (*self.inputs, *self.outputs))
+        needed = sum(nbytes_of(spec, self._largest) for spec in (*self.inputs, *self.outputs))
         free, total = self._device.memory()
         return DeviceError(
             f"{self._name} ran out of memory for batches of up to {self._largest}: its inputs"
@@ -372,11 +382,6 @@ class TensorRtSession:
             "free memory of the GPU, or build the engine for a smaller max_batch",
             out_of_memory=True,
         )
-
-
-def _sized(spec: TensorSpec, batch: int) -> Shape:
-    """The shape of a batch; what follows the batch is all numbers."""
-    return (batch, *(int(each) for each in spec.shape[1:]))
 
 
 def _host_array(name: str, value: Any) -> npt.NDArray[Any]:
@@ -388,7 +393,3 @@ def _host_array(name: str, value: Any) -> npt.NDArray[Any]:
 
 def _is_loss(error: StageError) -> bool:
     return isinstance(error, DeviceError) and error.lost
-
-
-def _nbytes(spec: TensorSpec, batch: int) -> int:
-    return prod(_sized(spec, batch)) * np.dtype(spec.dtype).itemsize
