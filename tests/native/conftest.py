@@ -73,6 +73,8 @@ def null_bundle(
     *backends: str,
     options: dict[str, str] | None = None,
     golden: float = 0.0,
+    batch: str | int = "batch",
+    dtype: str = "float32",
 ) -> Path:
     """A bundle whose engines the null backend runs; see engines/cpp/tests/null_backend.cpp.
 
@@ -82,14 +84,16 @@ def null_bundle(
         backends: one engine for each; the first gets the options, the last is called ``other``.
         options: of the first engine, which says what it does wrong.
         golden: what its golden outputs are off by.
+        batch: the first dimension of its input and output.
+        dtype: of its output.
     """
     folder.mkdir(parents=True, exist_ok=True)
     images = np.random.default_rng(5).integers(0, 256, (3, *SHAPE), np.uint8)
     files = {"golden/images.npy": folder / f"{name}.images.npy"}
     record = {
         "name": name,
-        "inputs": [{"name": "image", "dtype": "float32", "shape": ["batch", *SHAPE]}],
-        "outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", len(LABELS)]}],
+        "inputs": [{"name": "image", "dtype": "float32", "shape": [batch, *SHAPE]}],
+        "outputs": [{"name": "logits", "dtype": dtype, "shape": [batch, len(LABELS)]}],
         "preprocessing": {
             "color": "RGB", "crop": None, "resize": "bilinear", "mean": [0.5] * 3,
             "std": [0.25] * 3, "layout": "NCHW", "dtype": "float32",
@@ -146,6 +150,10 @@ def null_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     null_bundle(folder, "newer", "newer")
     null_bundle(folder, "renamed", "renamed")
     null_bundle(folder, "other-golden", golden=1.0)
+    null_bundle(folder, "fixed", batch=4)
+    null_bundle(folder, "least", options={"min_batch": "3"})
+    null_bundle(folder, "two", "null", "null")
+    null_bundle(folder, "half", dtype="float16")
     return folder
 
 

@@ -157,8 +157,8 @@ def test_the_table_of_statuses_is_the_headers() -> None:
 
 
 def test_it_counts_the_functions() -> None:
-    assert len(re.findall(r"^EDGEKD_API ", HEADER, re.MULTILINE)) == 18
-    assert "has eighteen functions" in TEXT
+    assert len(re.findall(r"^EDGEKD_API ", HEADER, re.MULTILINE)) == 20
+    assert "has twenty functions" in TEXT
 
 
 def test_what_the_libraries_look_for_is_named() -> None:

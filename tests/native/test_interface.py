@@ -22,8 +22,9 @@ def test_parts_of_the_library(programs: Path) -> None:
     assert found.returncode == 0, found.stdout
 
 
-def test_the_interface(programs: Path, null_bundles: Path) -> None:
-    found = run(programs / "test_interface", env=_environment(null_bundles))
+@pytest.mark.parametrize("program", ["test_interface", "test_stream"])
+def test_the_interface(programs: Path, null_bundles: Path, program: str) -> None:
+    found = run(programs / program, env=_environment(null_bundles))
     assert found.returncode == 0, found.stdout
 
 
@@ -34,12 +35,13 @@ def test_sanitizers_find_nothing(kind: str, null_bundles: Path) -> None:
     plugins = ("null_null", "null_newer", "null_renamed")
     folder = build(
         ROOT / "build" / f"native-{kind}", *settings, *runtimes, "-DCMAKE_BUILD_TYPE=Debug",
-        targets=("test_parts", "test_interface", "threads", *plugins),
+        targets=("test_parts", "test_interface", "test_stream", "threads", *plugins),
     )  # fmt: skip
     own = _environment(null_bundles)
     for words in (
         ["test_parts"],
         ["test_interface"],
+        ["test_stream"],
         ["threads", str(null_bundles / "null.edgekd"), "cpu", "fp32", "8", "500"],
     ):
         found = run(folder / words[0], *words[1:], env=own)
@@ -65,7 +67,7 @@ def test_only_the_interface_is_visible(programs: Path) -> None:
         if line.startswith("EDGEKD_API ")
     }
     assert names == declared
-    assert len(declared) == 18
+    assert len(declared) == 20
     assert "SONAME" in (dynamic := run("readelf", "-d", programs / "libedgekd.so").stdout)
     assert "[libedgekd.so.0]" in dynamic
 

@@ -34,6 +34,7 @@ int main(int count, char **words) try {
             std::fill(pixels.begin(), pixels.end(), static_cast<std::uint8_t>(frame));
             stream.submit({pixels.data(), WIDTH, HEIGHT});
         }
+        stream.finish();
         counts = stream.counts();
     }
     const auto stats = engine.stats();

@@ -1,4 +1,5 @@
-// classify BUNDLE IMAGE...: what each image file shows.
+// classify BUNDLE IMAGE...: what each image file shows. A photograph that is turned by its EXIF alone
+// is taken as it lies.
 #include <edgekd/edgekd.hpp>
 
 #define STB_IMAGE_IMPLEMENTATION

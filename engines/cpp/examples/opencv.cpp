@@ -22,6 +22,10 @@ int main(int count, char **words) try {
     }
     cv::Mat frame;
     while (capture.read(frame)) {
+        if (frame.depth() != CV_8U) {
+            std::cerr << source << " has more than a byte a channel\n";
+            return 1;
+        }
         const edgekd::Image image{
             frame.data, static_cast<std::uint32_t>(frame.cols), static_cast<std::uint32_t>(frame.rows),
             static_cast<std::uint32_t>(frame.channels()), EDGEKD_BGR, frame.step};

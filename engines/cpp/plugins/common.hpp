@@ -53,7 +53,10 @@ inline const char *option(const edgekd_source &source, const std::string &key) {
 
 inline std::uint32_t min_batch(const edgekd_source &source) {
     const char *found = option(source, "min_batch");
-    return found != nullptr ? static_cast<std::uint32_t>(std::stoul(found)) : 1;
+    const auto least = found != nullptr ? static_cast<std::uint32_t>(std::stoul(found)) : 1;
+    // Where the batch is fixed it is the only one.
+    const std::int64_t fixed = source.inputs[0].shape[0];
+    return fixed > 0 ? static_cast<std::uint32_t>(fixed) : least < 1 ? 1 : least;
 }
 
 // What targets call this processor.

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <strings.h>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -172,7 +173,7 @@ edgekd_status open(
             unavailable(std::string("the plugin runs CPU engines, and this one is for ") + provider);
         }
         edgekd::plugins::need_cpu(*source);
-        if (source->chosen != nullptr && std::strcmp(source->chosen, "cpu") != 0) {
+        if (source->chosen != nullptr && strcasecmp(source->chosen, "cpu") != 0) {
             unavailable(std::string("it has no device '") + source->chosen + "' here; it has: cpu");
         }
         const Runtime &here = runtime();
@@ -184,6 +185,9 @@ edgekd_status open(
         check(ort->SetIntraOpNumThreads(options, static_cast<int>(source->threads)));
         check(ort->SetInterOpNumThreads(options, 1));
         check(ort->SetSessionLogSeverityLevel(options, ORT_LOGGING_LEVEL_FATAL));
+        // Tensors in files of their own were hashed by nobody: there is no folder that they could be in.
+        check(ort->AddSessionConfigEntry(
+            options, "session.model_external_initializers_file_folder_path", "/dev/null"));
         check(ort->CreateSessionFromArray(
             here.environment, source->files[0].data, source->files[0].bytes, options, &opened->session));
         opened->inputs.assign(source->inputs, source->inputs + source->input_count);

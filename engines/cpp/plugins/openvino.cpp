@@ -87,14 +87,21 @@ std::string device_of(const edgekd_source &source) {
         EDGEKD_UNAVAILABLE, "openvino is unavailable: it has no device '" + wanted + "' here; it has: " + here);
 }
 
+bool ends_with(const std::string &name, const std::string &with) {
+    return name.size() >= with.size() && name.compare(name.size() - with.size(), with.size(), with) == 0;
+}
+
 edgekd_status open(
     const edgekd_source *source, edgekd_session **session, int *keeps_files, edgekd_message *message) {
     return told(message, [&] {
         edgekd::plugins::need_cpu(*source);
+        // Other kinds of models may name files of their own, which nobody has hashed.
+        if (!ends_with(source->files[0].name, ".xml")) {
+            throw Failure(EDGEKD_CORRUPT, std::string(source->files[0].name) + " is no IR of OpenVINO");
+        }
         const edgekd_file *weights = nullptr;
         for (std::size_t index = 1; index < source->file_count; ++index) {
-            const std::string name = source->files[index].name;
-            if (name.size() > 4 && name.substr(name.size() - 4) == ".bin") weights = &source->files[index];
+            if (ends_with(source->files[index].name, ".bin")) weights = &source->files[index];
         }
         const std::string description(static_cast<const char *>(source->files[0].data), source->files[0].bytes);
         ov::Tensor constants;
@@ -168,6 +175,7 @@ std::vector<ov::Tensor> tensors(
 
 void bind(Runner &made, std::size_t batch) {
     const std::size_t place = batch - made.min_batch;
+    made.bound = 0;  // until all are
     for (std::size_t index = 0; index < made.inputs[place].size(); ++index) {
         made.request.set_input_tensor(index, made.inputs[place][index]);
     }

@@ -24,7 +24,7 @@ constexpr char STEM[] = "libnvinfer.so.";
 
 // It is never unloaded: the library does not survive that.
 void *load() {
-    const char *given = std::getenv(VARIABLE);
+    const char *given = secure_getenv(VARIABLE);
     const bool chosen = given != nullptr && *given != '\0';
     const std::string name = chosen ? given : STEM + std::to_string(NV_TENSORRT_MAJOR);
     void *handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);

@@ -118,11 +118,12 @@ void Session::load(const edgekd_source &source, const edgekd_file *compiled) {
     smallest_ = batch(nvinfer1::OptProfileSelector::kMIN);
     largest_ = std::max<std::size_t>(source.max_batch, 1);
     const std::size_t most = batch(nvinfer1::OptProfileSelector::kMAX);
-    if (largest_ < smallest_ || largest_ > most) {
+    if (plugins::min_batch(source) < smallest_ || largest_ < smallest_ || largest_ > most) {
         throw plugins::Failure(
             EDGEKD_INCOMPATIBLE,
             name_ + " is built for batches of " + std::to_string(smallest_) + " to " +
-                std::to_string(most) + ", and batches of up to " + std::to_string(largest_) +
+                std::to_string(most) + ", and batches of " +
+                std::to_string(plugins::min_batch(source)) + " to " + std::to_string(largest_) +
                 " are wanted: ask for others, or set max_batch of the target and build again");
     }
     const char *wanted = plugins::option(source, "cuda_graph");

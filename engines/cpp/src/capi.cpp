@@ -5,6 +5,7 @@
 
 #include <edgekd/edgekd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <new>
@@ -49,18 +50,17 @@ edgekd_status guarded(Call call) noexcept {
     }
 }
 
-std::shared_ptr<Engine> engine_of(const edgekd_engine *handle) {
-    return engines.take(handle, "engine", true).shared();
-}
+auto engine_of(const edgekd_engine *handle) { return engines.share(handle, "engine"); }
 
-auto context_of(const edgekd_context *handle) { return contexts.take(handle, "context", false); }
+auto context_of(const edgekd_context *handle) { return contexts.take(handle, "context"); }
 
 template <class Given>
 void need(const Given *given, const char *what) {
     if (given == nullptr) refuse(std::string(what) + " is a null pointer");
 }
 
-// A struct of the caller's, whose size he has set.
+// A struct of the caller's, whose size he has set. All of them are those of the first version; where
+// one grows, its first size is what is asked for here.
 template <class Struct>
 void need_sized(const Struct *given, const char *what) {
     need(given, what);
@@ -69,6 +69,13 @@ void need_sized(const Struct *given, const char *what) {
             std::string(what) + " is of size " + std::to_string(given->size) + ": set its size to sizeof(" +
             what + ")");
     }
+}
+
+// Fills a struct of the caller's, who may know fewer fields of it, or more.
+template <class Struct>
+void give(Struct *to, Struct found) {
+    found.size = to->size;
+    std::memcpy(to, &found, std::min(sizeof found, found.size));
 }
 
 void need_index(std::size_t index, std::size_t count, const char *what) {
@@ -100,7 +107,7 @@ Options options_of(const edgekd_options *given) {
     } else if (given->warmup != 0) {
         options.warmup = count(given->warmup, 1'000'000, "warmup");
     }
-    if (!(given->deadline_ms >= 0 && given->deadline_ms < 1e9)) {
+    if (!(given->deadline_ms >= 0 && (given->deadline_ms < 1e9 || std::isinf(given->deadline_ms)))) {
         refuse("deadline_ms is no number of milliseconds");
     }
     options.deadline_ms = given->deadline_ms;
@@ -110,7 +117,6 @@ Options options_of(const edgekd_options *given) {
 void describe(
     const edgekd::core::Tensor &from, void *data, std::uint32_t batch, edgekd_tensor *tensor) {
     edgekd_tensor found{};
-    found.size = sizeof found;
     found.name = from.name.c_str();
     found.dtype = from.type();
     found.rank = static_cast<std::uint32_t>(from.shape.size());
@@ -120,7 +126,7 @@ void describe(
         found.shape[0] = batch;
         found.bytes = from.sample_bytes() * batch;
     }
-    *tensor = found;
+    give(tensor, found);
 }
 
 }  // namespace
@@ -157,7 +163,7 @@ edgekd_status edgekd_open(const char *bundle, const edgekd_options *options, edg
 }
 
 edgekd_status edgekd_close(edgekd_engine *engine) {
-    return guarded([&] { engines.remove(engine, "engine", true); });
+    return guarded([&] { engines.remove(engine, "engine"); });
 }
 
 edgekd_status edgekd_engine_info(edgekd_engine *engine, edgekd_info *info) {
@@ -167,7 +173,6 @@ edgekd_status edgekd_engine_info(edgekd_engine *engine, edgekd_info *info) {
         const auto &manifest = opened->manifest();
         const auto &record = opened->record();
         edgekd_info found{};
-        found.size = sizeof found;
         found.name = manifest.name.c_str();
         found.target = record.target.c_str();
         found.backend = record.backend.c_str();
@@ -188,7 +193,7 @@ edgekd_status edgekd_engine_info(edgekd_engine *engine, edgekd_info *info) {
             found.channels = extent(last ? 3 : 1);
         }
         found.deadline_ns = opened->deadline_ns();
-        *info = found;
+        give(info, found);
     });
 }
 
@@ -231,9 +236,9 @@ edgekd_status edgekd_engine_stats(edgekd_engine *engine, edgekd_stats *stats) {
         need_sized(stats, "edgekd_stats");
         const auto opened = engine_of(engine);
         const auto quantiles = opened->tally().quantiles();
-        *stats = {
-            sizeof *stats, quantiles.count, opened->tally().misses(), quantiles.p50, quantiles.p99,
-            opened->deadline_ns()};
+        give(
+            stats, {0, quantiles.count, opened->tally().misses(), quantiles.p50, quantiles.p99,
+                    opened->deadline_ns()});
     });
 }
 
@@ -246,7 +251,7 @@ edgekd_status edgekd_context_create(edgekd_engine *engine, edgekd_context **cont
 }
 
 edgekd_status edgekd_context_destroy(edgekd_context *context) {
-    return guarded([&] { contexts.remove(context, "context", false); });
+    return guarded([&] { contexts.remove(context, "context"); });
 }
 
 edgekd_status edgekd_context_input(edgekd_context *context, size_t index, edgekd_tensor *tensor) {
@@ -286,8 +291,20 @@ edgekd_status edgekd_context_run_images(
     edgekd_context *context, const edgekd_image *images, size_t count) {
     return guarded([&] {
         need_sized(images, "edgekd_image");
-        context_of(context)->run_images(images, count);
+        context_of(context)->run_images(images, count, 0);
     });
+}
+
+edgekd_status edgekd_context_answer(
+    edgekd_context *context, const edgekd_image *frame, uint64_t since_ns) {
+    return guarded([&] {
+        need_sized(frame, "edgekd_image");
+        context_of(context)->run_images(frame, 1, since_ns);
+    });
+}
+
+edgekd_status edgekd_engine_drop(edgekd_engine *engine) {
+    return guarded([&] { engine_of(engine)->tally().drop(); });
 }
 
 }  // extern "C"

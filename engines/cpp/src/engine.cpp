@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <ctime>
 #include <stdexcept>
@@ -53,8 +54,13 @@ bool may_be_passed_over(edgekd_status status) {
 }  // namespace
 
 std::shared_ptr<Engine> Engine::open(const std::string &path, const Options &options) {
-    const Folder folder(path);
-    const auto manifest = std::make_shared<const Manifest>(parse(folder.manifest().text(), path));
+    const auto folder = std::make_shared<const Folder>(path);
+    const auto manifest = std::make_shared<const Manifest>(parse(folder->manifest().text(), path));
+    for (const auto &[name, file] : manifest->files) folder->refuse_link(name);
+    for (const EngineRecord &record : manifest->engines) {
+        folder->refuse_link(record.file.path);
+        for (const File &part : record.parts) folder->refuse_link(part.path);
+    }
     std::unique_ptr<Failure> refusal;
     for (const EngineRecord &record : manifest->engines) {
         if (!options.target.empty() && options.target != record.target) continue;
@@ -73,41 +79,43 @@ std::shared_ptr<Engine> Engine::open(const std::string &path, const Options &opt
         asked(options.precision));
 }
 
-Engine::Engine(
-    std::shared_ptr<const Manifest> manifest, const EngineRecord &record, const Folder &folder,
-    const Options &options)
-    : manifest_(std::move(manifest)), record_(record), options_(options), root_(folder.path()) {
-    api_ = &plugin(record_.backend, options_.plugins);
+// Which batches the engine takes, and of them a context. What does not fit here is passed over.
+void Engine::fit_batches() {
     min_batch_ = std::max(1u, number(record_, "min_batch", 1));
-    const std::uint32_t largest = number(record_, "max_batch", UINT32_MAX);
-    max_batch_ = std::clamp(options_.max_batch, min_batch_, std::max(min_batch_, largest));
-    if (options_.max_batch > largest) {
-        refuse(
-            root_ + ": a batch of " + std::to_string(options_.max_batch) + " is asked for, and " +
-            record_.target + " " + record_.precision + " was built for " + std::to_string(largest));
-    }
-    for (const auto &[side, tensors] : {std::pair{"input", &manifest_->inputs}, {"output", &manifest_->outputs}}) {
+    std::uint32_t largest = std::max(min_batch_, number(record_, "max_batch", UINT32_MAX));
+    for (const auto *tensors : {&manifest_->inputs, &manifest_->outputs}) {
         for (const Tensor &each : *tensors) {
             for (std::size_t axis = 1; axis < each.shape.size(); ++axis) {
                 if (each.shape[axis] < 0) {
-                    refuse(root_ + ": " + side + " '" + each.name + "' varies in more than its batch");
+                    refuse(folder_->path() + ": '" + each.name + "' varies in more than its batch, which Python alone can run");
                 }
             }
-            const std::int64_t batch = each.shape[0];
-            if (batch >= 0 && batch != max_batch_) {
-                refuse(
-                    root_ + ": " + side + " '" + each.name + "' is of batch " + std::to_string(batch) +
-                    ", and max_batch is " + std::to_string(max_batch_));
-            }
+            if (each.shape[0] > 0) min_batch_ = largest = static_cast<std::uint32_t>(each.shape[0]);
         }
     }
+    if (options_.max_batch > largest) {
+        throw Failure(
+            EDGEKD_INCOMPATIBLE, folder_->path() + ": a batch of " + std::to_string(options_.max_batch) +
+                                     " is asked for, and " + record_.target + " " + record_.precision +
+                                     " was built for " + std::to_string(largest));
+    }
+    max_batch_ = std::max(options_.max_batch, min_batch_);
+}
+
+Engine::Engine(
+    std::shared_ptr<const Manifest> manifest, const EngineRecord &record,
+    std::shared_ptr<const Folder> folder, const Options &options)
+    : manifest_(std::move(manifest)), record_(record), options_(options), folder_(std::move(folder)) {
+    fit_batches();
     const double own_ms = options_.deadline_ms;
-    deadline_ns_ = own_ms > 0 ? static_cast<std::uint64_t>(std::nearbyint(own_ms * 1e6))
-                              : manifest_->budget.deadline_ns();
+    deadline_ns_ = std::isinf(own_ms) ? 0
+                   : own_ms > 0       ? static_cast<std::uint64_t>(std::nearbyint(own_ms * 1e6))
+                                      : manifest_->budget.deadline_ns();
     std::vector<edgekd_file> files;
     std::vector<File> all{record_.file};
     all.insert(all.end(), record_.parts.begin(), record_.parts.end());
-    for (const File &each : all) files_.push_back(folder.read(each.path, each.bytes, each.sha256));
+    for (const File &each : all) files_.push_back(folder_->read(each.path, each.bytes, each.sha256));
+    api_ = &plugin(record_.backend, options_.plugins);
     std::vector<std::string> names;
     for (const File &each : all) names.push_back(each.path.substr(each.path.rfind('/') + 1));
     for (std::size_t place = 0; place < all.size(); ++place) {
@@ -149,10 +157,10 @@ Engine::~Engine() {
 
 double Engine::check_golden(const std::shared_ptr<Engine> &engine) {
     const Manifest &manifest = *engine->manifest_;
-    const Folder folder(engine->root_);
+    const std::string &root = engine->folder_->path();
     const auto file = [&](const std::string &name) {
         const File &known = manifest.files.at(name);
-        return folder.read(name, known.bytes, known.sha256);
+        return engine->folder_->read(name, known.bytes, known.sha256);
     };
     const Bytes image_file = file(manifest.golden_images), output_file = file(engine->record_.golden);
     const Array images = read_npy(image_file.text(), "|u1", manifest.golden_images);
@@ -164,10 +172,12 @@ double Engine::check_golden(const std::shared_ptr<Engine> &engine) {
                                static_cast<std::size_t>(preparer.height()) *
                                static_cast<std::size_t>(preparer.channels());
     const Tensor &output = manifest.outputs[0];
+    if (output.type() != EDGEKD_FLOAT32) {
+        refuse(root + ": golden outputs are float32, and '" + output.name + "' is " + output.dtype);
+    }
     const std::size_t values = output.sample_bytes() / sizeof(float);
-    if (count == 0 || images.count != count * pixels || expected.count != count * values ||
-        output.type() != EDGEKD_FLOAT32) {
-        corrupt(engine->root_ + ": the golden images do not fit the model");
+    if (count == 0 || images.count != count * pixels || expected.count != count * values) {
+        corrupt(root + ": the golden images do not fit the model");
     }
     double largest = 0;
     bool finite = true;
@@ -186,12 +196,12 @@ double Engine::check_golden(const std::shared_ptr<Engine> &engine) {
     if (!finite) largest = HUGE_VAL;
     const double allowed = engine->record_.tolerance;
     if (!(largest <= allowed)) {
+        char told[256];
+        std::snprintf(
+            told, sizeof told, " differs from the golden outputs by %.3g, and %.3g is allowed: this machine's "
+            "runtime computes something else; build the bundle again here", largest, allowed);
         throw Failure(
-            EDGEKD_CORRUPT, engine->root_ + ": " + engine->record_.target + " " + engine->record_.precision +
-                                " differs from the golden outputs by " + std::to_string(largest) + ", and " +
-                                std::to_string(allowed) +
-                                " is allowed: this machine's runtime computes something else; build the "
-                                "bundle again here");
+            EDGEKD_CORRUPT, root + ": " + engine->record_.target + " " + engine->record_.precision + told);
     }
     return largest;
 }
@@ -301,10 +311,14 @@ void Context::run(std::size_t batch) {
     engine_->tally_.add(now() - begin, engine_->deadline_ns_);
 }
 
-void Context::run_images(const edgekd_image *images, std::size_t count) {
-    const std::uint64_t begin = now();
+void Context::run_images(const edgekd_image *images, std::size_t count, std::uint64_t since) {
+    const std::uint64_t called = now(), begin = since != 0 && since < called ? since : called;
     Preparer &images_to_input = preparer();
     check_batch(count);
+    constexpr std::size_t LONGEST = 4096;  // of a struct of any version
+    if (images->size % alignof(edgekd_image) != 0 || images->size > LONGEST) {
+        refuse("edgekd_image is of size " + std::to_string(images->size) + ", which none is");
+    }
     const std::size_t sample = engine_->manifest_->inputs[0].sample_bytes();
     auto *memory = static_cast<std::uint8_t *>(buffers_[0]);
     const auto *image = reinterpret_cast<const std::uint8_t *>(images);

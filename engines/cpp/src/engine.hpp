@@ -27,8 +27,8 @@ public:
     static std::shared_ptr<Engine> open(const std::string &path, const Options &options);
 
     Engine(
-        std::shared_ptr<const Manifest> manifest, const EngineRecord &record, const Folder &folder,
-        const Options &options);
+        std::shared_ptr<const Manifest> manifest, const EngineRecord &record,
+        std::shared_ptr<const Folder> folder, const Options &options);
     ~Engine();
     Engine(const Engine &) = delete;
     Engine &operator=(const Engine &) = delete;
@@ -47,11 +47,12 @@ public:
 
 private:
     friend class Context;
+    void fit_batches();
 
     std::shared_ptr<const Manifest> manifest_;
     EngineRecord record_;
     Options options_;
-    std::string root_;
+    std::shared_ptr<const Folder> folder_;
     std::vector<Bytes> files_;
     std::vector<edgekd_pair> pairs_;
     std::vector<edgekd_tensor> inputs_, outputs_;
@@ -77,7 +78,8 @@ public:
 
     void set(std::size_t index, const edgekd_tensor &tensor);
     void run(std::size_t batch);
-    void run_images(const edgekd_image *images, std::size_t count);
+    // Counted from a moment of CLOCK_MONOTONIC, in nanoseconds; 0 for now.
+    void run_images(const edgekd_image *images, std::size_t count, std::uint64_t since);
 
     // Runs a batch without counting it.
     void infer(std::size_t batch);

@@ -124,31 +124,43 @@ Bytes Folder::manifest() const {
     return found;
 }
 
+void Folder::refuse_link(const std::string &name) const {
+    for (std::size_t end = 0; end != std::string::npos;) {
+        end = name.find('/', end + 1);
+        struct stat facts {};
+        const std::string part = name.substr(0, end);
+        if (fstatat(descriptor_, part.c_str(), &facts, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(facts.st_mode)) {
+            corrupt(path_ + ": '" + name + "' is a link");
+        }
+    }
+}
+
 Bytes Folder::read(const std::string &name, std::uint64_t bytes, const std::string &expected) const {
     const std::string whole = path_ + "/" + name;
     if (!is_inside(name)) corrupt(path_ + ": the manifest names '" + name + "', outside the bundle");
-    Descriptor folder(::openat(descriptor_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    std::size_t begin = 0;
-    for (std::size_t end; (end = name.find('/', begin)) != std::string::npos; begin = end + 1) {
-        const std::string part = name.substr(begin, end - begin);
-        folder = Descriptor(::openat(
-            folder.number(), part.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
-        if (folder.number() < 0) {
-            corrupt(whole + (errno == ENOENT ? " is missing" : ": its folder is a link or none"));
-        }
+    // Folder by folder, so that none can become a link meanwhile.
+    Descriptor place(::openat(descriptor_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    for (std::size_t begin = 0; place.number() >= 0;) {
+        const std::size_t end = name.find('/', begin);
+        const bool last = end == std::string::npos;
+        const std::string part = name.substr(begin, last ? end : end - begin);
+        // Without O_NONBLOCK to open a pipe would wait for whoever writes to it.
+        const int kind = last ? O_NONBLOCK : O_DIRECTORY;
+        place = Descriptor(::openat(place.number(), part.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | kind));
+        if (last) break;
+        begin = end + 1;
     }
-    // Without O_NONBLOCK to open a pipe would wait for whoever writes to it.
-    const Descriptor file(::openat(
-        folder.number(), name.c_str() + begin, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     struct stat facts {};
-    if (file.number() < 0 || fstat(file.number(), &facts) != 0) {
-        if (errno == ELOOP) corrupt(path_ + ": '" + name + "' is a link");
-        corrupt(whole + (errno == ENOENT ? " is missing" : " cannot be read"));
+    if (place.number() < 0 || fstat(place.number(), &facts) != 0) {
+        const int reason = errno;
+        if (reason == ELOOP) corrupt(path_ + ": '" + name + "' is a link");
+        if (reason == ENOENT || reason == ENOTDIR) corrupt(whole + " is missing, or behind a link");
+        throw Failure(EDGEKD_FAILED, whole + " cannot be read (" + std::strerror(reason) + ")");
     }
     const std::string other = whole + " is not the file that the manifest names";
     if (!S_ISREG(facts.st_mode) || static_cast<std::uint64_t>(facts.st_size) != bytes) corrupt(other);
     Bytes found = allocate(static_cast<std::size_t>(bytes));
-    if (!fill(file.number(), found.data.get(), found.size)) corrupt(other);
+    if (!fill(place.number(), found.data.get(), found.size)) corrupt(other);
     if (sha256(found.text()) != expected) corrupt(other);
     return found;
 }

@@ -40,8 +40,11 @@ public:
     // manifest.json, of at most 16 MiB.
     Bytes manifest() const;
 
-    // A file whose size and sha256 are known. Throws EDGEKD_CORRUPT where it is another; a file of
-    // another size is not read.
+    // Throws EDGEKD_CORRUPT where a file, or a folder on the way to it, is a link.
+    void refuse_link(const std::string &name) const;
+
+    // A file whose size and sha256 are known. Throws EDGEKD_CORRUPT where it is another, and
+    // EDGEKD_FAILED where the system does not let it be read; one of another size is not read.
     Bytes read(const std::string &name, std::uint64_t bytes, const std::string &sha256) const;
 
     const std::string &path() const { return path_; }

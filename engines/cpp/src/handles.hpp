@@ -2,9 +2,14 @@
 //
 // A handle is never followed as a pointer. Places are used again and never given back, so that
 // one that was closed, and one that never was, can be told from one that is open.
+//
+// An engine is shared: who asks for it gets a share under a lock, whose holder inherits the priority
+// of who waits. A context is one thread's at a time: nobody ever waits for it.
 #pragma once
 
 #include "error.hpp"
+
+#include <pthread.h>
 
 #include <array>
 #include <atomic>
@@ -17,6 +22,26 @@
 
 namespace edgekd::core {
 
+// A mutex with priority inheritance: a real-time thread that waits lifts whoever holds it.
+class Lock {
+public:
+    Lock() {
+        pthread_mutexattr_t attributes;
+        pthread_mutexattr_init(&attributes);
+        pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT);
+        pthread_mutex_init(&mutex_, &attributes);
+        pthread_mutexattr_destroy(&attributes);
+    }
+    ~Lock() { pthread_mutex_destroy(&mutex_); }
+    Lock(const Lock &) = delete;
+    Lock &operator=(const Lock &) = delete;
+    void lock() { pthread_mutex_lock(&mutex_); }
+    void unlock() { pthread_mutex_unlock(&mutex_); }
+
+private:
+    pthread_mutex_t mutex_;
+};
+
 // Handle is the opaque type, Object what it stands for, KIND tells tables apart.
 template <class Handle, class Object, std::uint64_t KIND>
 class Table {
@@ -24,7 +49,7 @@ class Table {
         // Twice the turn, which is odd while somebody is there, and one while a thread has him. A
         // handle of an earlier turn never fits, and so disturbs nobody.
         std::atomic<std::uint64_t> state{0};
-        std::shared_ptr<Object> object;  // of the thread that has it
+        std::shared_ptr<Object> object;  // of the thread that has it; of a shared one, of the lock
     };
     static constexpr std::uint64_t INDEX_BITS = 20, KIND_BITS = 4, CHUNK = 1024;
     static constexpr std::uint64_t MOST = std::uint64_t{1} << INDEX_BITS;
@@ -43,7 +68,6 @@ public:
         }
         Object &operator*() const { return *place_->object; }
         Object *operator->() const { return place_->object.get(); }
-        const std::shared_ptr<Object> &shared() const { return place_->object; }
 
     private:
         friend class Table;
@@ -53,7 +77,7 @@ public:
     };
 
     Handle *add(std::shared_ptr<Object> object) {
-        const std::lock_guard<std::mutex> held(lock_);
+        const std::lock_guard<Lock> held(lock_);
         std::uint64_t index;
         if (!free_.empty()) {
             index = free_.back();
@@ -75,31 +99,35 @@ public:
         return reinterpret_cast<Handle *>((turn << INDEX_BITS | index) << KIND_BITS | KIND);
     }
 
-    // Takes a handle's object for this thread. Where another has it: EDGEKD_BUSY, or where `waits`,
-    // it is waited for, which is for what is done in no time.
-    Lease take(const Handle *handle, const char *what, bool waits) {
-        if (handle == nullptr) refuse(std::string("the ") + what + " is a null pointer");
-        const auto number = reinterpret_cast<std::uint64_t>(handle);
-        const std::uint64_t turn = number >> (KIND_BITS + INDEX_BITS);
-        Place *place = number % (1u << KIND_BITS) == KIND ? find(index_of(handle)) : nullptr;
-        if (place == nullptr || turn % 2 == 0) closed(what);
+    // A share of what a handle stands for.
+    std::shared_ptr<Object> share(const Handle *handle, const char *what) {
+        Place &place = place_of(handle, what);
+        const std::lock_guard<Lock> held(lock_);
+        if (place.state.load(std::memory_order_relaxed) != turn_of(handle) * 2) closed(what);
+        return place.object;
+    }
+
+    // What a handle stands for, for this thread alone. Throws EDGEKD_BUSY where another has it.
+    Lease take(const Handle *handle, const char *what) {
+        Place &place = place_of(handle, what);
+        const std::uint64_t turn = turn_of(handle);
         for (;;) {
             std::uint64_t state = turn * 2;
-            if (place->state.compare_exchange_weak(
+            if (place.state.compare_exchange_weak(
                     state, turn * 2 + 1, std::memory_order_acquire, std::memory_order_relaxed)) {
-                return Lease(place, turn * 2);
+                return Lease(&place, turn * 2);
             }
             if (state / 2 != turn) closed(what);
-            if (state % 2 == 1 && !waits) {
+            if (state % 2 == 1) {
                 throw Failure(EDGEKD_BUSY, std::string("another thread is using this ") + what);
             }
         }
     }
 
     // Ends a handle and gives what it stood for, which goes with the last who needs it.
-    std::shared_ptr<Object> remove(const Handle *handle, const char *what, bool waits) {
-        const std::lock_guard<std::mutex> held(lock_);
-        Lease lease = take(handle, what, waits);
+    std::shared_ptr<Object> remove(const Handle *handle, const char *what) {
+        const std::lock_guard<Lock> held(lock_);
+        Lease lease = take(handle, what);
         lease.after_ += 2;
         free_.push_back(index_of(handle));
         return std::move(lease.place_->object);
@@ -108,6 +136,18 @@ public:
 private:
     [[noreturn]] static void closed(const char *what) {
         throw Failure(EDGEKD_CLOSED, std::string("this ") + what + " was closed, or never was one");
+    }
+
+    static std::uint64_t turn_of(const Handle *handle) {
+        return reinterpret_cast<std::uint64_t>(handle) >> (KIND_BITS + INDEX_BITS);
+    }
+
+    Place &place_of(const Handle *handle, const char *what) {
+        if (handle == nullptr) refuse(std::string("the ") + what + " is a null pointer");
+        const std::uint64_t kind = reinterpret_cast<std::uint64_t>(handle) % (1u << KIND_BITS);
+        Place *place = kind == KIND ? find(index_of(handle)) : nullptr;
+        if (place == nullptr || turn_of(handle) % 2 == 0) closed(what);
+        return *place;
     }
 
     static std::uint64_t index_of(const Handle *handle) {
@@ -123,7 +163,7 @@ private:
         return chunk != nullptr ? &(*chunk)[index % CHUNK] : nullptr;
     }
 
-    std::mutex lock_;
+    Lock lock_;
     std::uint64_t count_ = 0;
     std::vector<std::uint64_t> free_;
     std::array<std::atomic<std::array<Place, CHUNK> *>, MOST / CHUNK> chunks_{};

@@ -132,29 +132,45 @@ void Preparer::check(const edgekd_image &image) const {
     }
 }
 
-void Preparer::set_size(int width, int height, const Box &box) {
-    seen_width_ = width;
-    seen_height_ = height;
-    box_ = box;
-    across_ = box.width == width_ ? Weights() : Weights(box.width, width_);
-    down_ = box.height == height_ ? Weights() : Weights(box.height, height_);
+const Preparer::Way &Preparer::way(int width, int height) {
+    ++turn_;
+    Way *oldest = &ways_[0];
+    for (Way &each : ways_) {
+        if (each.width == width && each.height == height) {
+            each.used = turn_;
+            return each;
+        }
+        if (each.used < oldest->used) oldest = &each;
+    }
+    Way made;
+    made.box = crop_box(width, height, width_, height_, crop_);
+    if (made.box.width != width_) made.across = Weights(made.box.width, width_);
+    if (made.box.height != height_) made.down = Weights(made.box.height, height_);
     const auto channels = static_cast<std::size_t>(channels_);
-    colours_.resize(static_cast<std::size_t>(box.width) * channels);
-    middle_.resize(
-        static_cast<std::size_t>(box.height) * static_cast<std::size_t>(width_) * channels);
+    const std::size_t row = static_cast<std::size_t>(made.box.width) * channels;
+    const std::size_t rows = static_cast<std::size_t>(made.box.height);
+    if (colours_.size() < row) colours_.resize(row);
+    if (middle_.size() < rows * static_cast<std::size_t>(width_) * channels) {
+        middle_.resize(rows * static_cast<std::size_t>(width_) * channels);
+    }
+    made.width = width;
+    made.height = height;
+    made.used = turn_;
+    *oldest = std::move(made);
+    return *oldest;
 }
 
 // The used part of a row, in the model's colours.
-const std::uint8_t *Preparer::row(const edgekd_image &image, int y) {
+const std::uint8_t *Preparer::row(const edgekd_image &image, const Box &box, int y) {
     const std::size_t stride =
         image.stride != 0 ? image.stride : std::size_t{image.width} * image.channels;
-    const std::uint8_t *pixels = image.data + stride * static_cast<std::size_t>(box_.top + y) +
-                                 std::size_t{image.channels} * static_cast<std::size_t>(box_.left);
+    const std::uint8_t *pixels = image.data + stride * static_cast<std::size_t>(box.top + y) +
+                                 std::size_t{image.channels} * static_cast<std::size_t>(box.left);
     const bool swapped = image.channels == 3 && image.order == EDGEKD_BGR && color_;
     if (static_cast<int>(image.channels) == channels_ && !swapped) return pixels;
     std::uint8_t *to = colours_.data();
     const int first = swapped ? 2 : 0, third = 2 - first;
-    for (int x = 0; x < box_.width; ++x, pixels += image.channels) {
+    for (int x = 0; x < box.width; ++x, pixels += image.channels) {
         if (channels_ == 1) {
             *to++ = luma(pixels[first], pixels[1], pixels[third]);
         } else if (image.channels == 1) {
@@ -170,26 +186,23 @@ const std::uint8_t *Preparer::row(const edgekd_image &image, int y) {
 
 void Preparer::prepare(const edgekd_image &image, float *sample) {
     check(image);
-    const int width = static_cast<int>(image.width), height = static_cast<int>(image.height);
-    if (width != seen_width_ || height != seen_height_) {
-        seen_width_ = 0;  // should memory run out below
-        set_size(width, height, crop_box(width, height, width_, height_, crop_));
-    }
+    const auto &[width, height, used, box, across, down] =
+        way(static_cast<int>(image.width), static_cast<int>(image.height));
     const auto channels = static_cast<std::size_t>(channels_);
     const std::size_t row_bytes = static_cast<std::size_t>(width_) * channels;
-    for (int y = 0; y < box_.height; ++y) {
-        const std::uint8_t *pixels = row(image, y);
+    for (int y = 0; y < box.height; ++y) {
+        const std::uint8_t *pixels = row(image, box, y);
         std::uint8_t *to = middle_.data() + row_bytes * static_cast<std::size_t>(y);
-        if (across_.taps == 0) {
+        if (across.taps == 0) {
             std::memcpy(to, pixels, row_bytes);
             continue;
         }
         for (std::size_t x = 0; x < static_cast<std::size_t>(width_); ++x) {
-            const std::int32_t *factors = &across_.factors[x * static_cast<std::size_t>(across_.taps)];
-            const std::uint8_t *from = pixels + static_cast<std::size_t>(across_.begins[x]) * channels;
+            const std::int32_t *factors = &across.factors[x * static_cast<std::size_t>(across.taps)];
+            const std::uint8_t *from = pixels + static_cast<std::size_t>(across.begins[x]) * channels;
             for (std::size_t channel = 0; channel < channels; ++channel) {
                 std::int32_t sum = HALF;
-                for (int tap = 0; tap < across_.counts[x]; ++tap) {
+                for (int tap = 0; tap < across.counts[x]; ++tap) {
                     sum += from[static_cast<std::size_t>(tap) * channels + channel] * factors[tap];
                 }
                 *to++ = clipped(sum);
@@ -197,14 +210,14 @@ void Preparer::prepare(const edgekd_image &image, float *sample) {
         }
     }
     const std::uint8_t *finished = middle_.data();
-    if (down_.taps != 0) {
+    if (down.taps != 0) {
         for (std::size_t y = 0; y < static_cast<std::size_t>(height_); ++y) {
             std::fill(sums_.begin(), sums_.end(), HALF);
-            for (int tap = 0; tap < down_.counts[y]; ++tap) {
+            for (int tap = 0; tap < down.counts[y]; ++tap) {
                 const std::uint8_t *from =
-                    middle_.data() + row_bytes * static_cast<std::size_t>(down_.begins[y] + tap);
+                    middle_.data() + row_bytes * static_cast<std::size_t>(down.begins[y] + tap);
                 const std::int32_t factor =
-                    down_.factors[y * static_cast<std::size_t>(down_.taps) + static_cast<std::size_t>(tap)];
+                    down.factors[y * static_cast<std::size_t>(down.taps) + static_cast<std::size_t>(tap)];
                 for (std::size_t x = 0; x < row_bytes; ++x) sums_[x] += from[x] * factor;
             }
             std::transform(sums_.begin(), sums_.end(), whole_.begin() + static_cast<std::ptrdiff_t>(y * row_bytes), clipped);

@@ -30,7 +30,7 @@ struct Box {
 // The part of an image that is used: its middle, of the model's aspect ratio, or all of it.
 Box crop_box(int width, int height, int to_width, int to_height, const std::optional<double> &crop);
 
-// Brings images to one model's input. Of one thread; keeps tables for the size that it saw last.
+// Brings images to one model's input. Of one thread; keeps tables for the sizes that it saw last.
 class Preparer {
 public:
     // Throws EDGEKD_ARGUMENT where the model's input is no image.
@@ -49,9 +49,16 @@ public:
 
 private:
     void check(const edgekd_image &image) const;
-    void set_size(int width, int height, const Box &box);
-    const std::uint8_t *row(const edgekd_image &image, int y);
-    const std::uint8_t *resized_row(const std::uint8_t *pixels);
+    // What is to be done with images of a size.
+    struct Way {
+        int width = 0, height = 0;  // of the image
+        std::uint64_t used = 0;     // when it was last
+        Box box{};
+        Weights across, down;
+    };
+
+    const Way &way(int width, int height);
+    const std::uint8_t *row(const edgekd_image &image, const Box &box, int y);
 
     int width_ = 0, height_ = 0, channels_ = 0;
     bool last_ = false;  // channels are the last axis
@@ -59,9 +66,8 @@ private:
     std::optional<double> crop_;
     std::vector<std::array<float, 256>> tables_;  // a channel each: what a pixel becomes
 
-    int seen_width_ = 0, seen_height_ = 0;
-    Box box_{};
-    Weights across_, down_;
+    std::array<Way, 4> ways_;
+    std::uint64_t turn_ = 0;
     std::vector<std::uint8_t> colours_;  // a row in the model's colours
     std::vector<std::uint8_t> middle_;   // all rows, as wide as the model's input
     std::vector<std::int32_t> sums_;     // of one row

@@ -13,19 +13,27 @@
 namespace edgekd::core {
 namespace {
 
+// The library's folder. Found when it is loaded: its name may be relative to where the program was
+// started, and that is no place to load code from later.
+std::string own_folder() {
+    Dl_info facts{};
+    if (dladdr(reinterpret_cast<const void *>(&plugin), &facts) == 0 || facts.dli_fname == nullptr) return {};
+    char *whole = realpath(facts.dli_fname, nullptr);
+    if (whole == nullptr) return {};
+    const std::string library = whole;
+    std::free(whole);
+    return library.substr(0, library.rfind('/'));
+}
+
+const std::string &own = *new std::string(own_folder());
+
 // Installed, plugins lie in a folder beside the library; where it was just built, beside it.
 std::vector<std::string> places(const std::string &folder) {
     if (!folder.empty()) return {folder};
     if (const char *given = secure_getenv("EDGEKD_PLUGINS"); given != nullptr && *given != '\0') {
         return {given};
     }
-    Dl_info facts{};
-    if (dladdr(reinterpret_cast<const void *>(&plugin), &facts) == 0 || facts.dli_fname == nullptr) {
-        return {};
-    }
-    const std::string library = facts.dli_fname;
-    const std::size_t slash = library.rfind('/');
-    const std::string own = slash == std::string::npos ? "." : library.substr(0, slash);
+    if (own.empty()) return {};
     return {own + "/edgekd", own};
 }
 

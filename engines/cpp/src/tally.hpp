@@ -33,6 +33,9 @@ public:
         if (deadline != 0 && nanoseconds > deadline) misses_.fetch_add(1, std::memory_order_relaxed);
     }
 
+    // A frame that was never answered.
+    void drop() { misses_.fetch_add(1, std::memory_order_relaxed); }
+
     std::uint64_t misses() const { return misses_.load(std::memory_order_relaxed); }
 
     struct Quantiles {

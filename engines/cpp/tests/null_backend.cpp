@@ -20,7 +20,7 @@ using edgekd::plugins::guarded;
 using edgekd::plugins::option;
 
 struct Session {
-    std::size_t in = 1, out = 1;
+    std::size_t in = 1, out = 1;  // out is 0 where it is not float32: then nothing is written
     std::string failure;
     int sleep_ms = 0;
 };
@@ -44,7 +44,7 @@ edgekd_status open(const edgekd_source *source, edgekd_session **session, int *,
         }
         auto opened = std::make_unique<Session>();
         opened->in = sample(source->inputs[0]);
-        opened->out = sample(source->outputs[0]);
+        opened->out = source->outputs[0].dtype == EDGEKD_FLOAT32 ? sample(source->outputs[0]) : 0;
         if (const char *text = option(*source, "fail"); text != nullptr) opened->failure = text;
         if (const char *text = option(*source, "sleep_ms"); text != nullptr) opened->sleep_ms = std::stoi(text);
         *session = reinterpret_cast<edgekd_session *>(opened.release());

@@ -59,6 +59,16 @@ extern "C" {
 void *__libc_malloc(std::size_t);
 void *__libc_calloc(std::size_t, std::size_t);
 void *__libc_realloc(void *, std::size_t);
+void *__libc_memalign(std::size_t, std::size_t);
+void *aligned_alloc(std::size_t alignment, std::size_t size) {
+    ++allocations;
+    return __libc_memalign(alignment, size);
+}
+int posix_memalign(void **memory, std::size_t alignment, std::size_t size) {
+    ++allocations;
+    *memory = __libc_memalign(alignment, size);
+    return 0;
+}
 void *malloc(std::size_t size) {
     ++allocations;
     return __libc_malloc(size);
@@ -128,16 +138,18 @@ TEST_CASE("nothing is allocated in a run") {
     auto engine = edgekd::Engine::open(bundle("null"));
     auto context = engine.context();
     const std::vector<std::uint8_t> large(64 * 48 * 3, 7);
-    const edgekd::Image image{large.data(), 64, 48};
+    const edgekd::Image image{large.data(), 64, 48}, other{large.data(), 32, 24};
     context.run(image);  // the first of a size makes its tables
+    context.run(other);
     allocations = 0;
     for (int run = 0; run < 100; ++run) {
         context.run(image);
+        context.run(other);
         context.run();
     }
     const long in_runs = allocations;
     CHECK(in_runs == 0);
-    CHECK(engine.stats().count == 201);
+    CHECK(engine.stats().count == 302);
 #if COUNTS_ALLOCATIONS
     ::operator delete(::operator new(1));
     const long in_all = allocations;
@@ -208,6 +220,17 @@ TEST_CASE("a later, longer struct is taken") {
     CHECK(static_cast<float *>(output.data)[7] == doctest::Approx(2));
     images[1].image.size = sizeof(edgekd_image);
     CHECK(edgekd_context_run_images(context, &images[0].image, 2) == EDGEKD_ARGUMENT);
+    images[0].image.size = images[1].image.size = std::size_t{1} << 40;
+    CHECK(edgekd_context_run_images(context, &images[0].image, 2) == EDGEKD_ARGUMENT);
+    struct LongInfo {
+        edgekd_info info;
+        long more;
+    } info{};
+    info.info.size = sizeof info;
+    info.more = 7;
+    CHECK(edgekd_engine_info(engine, &info.info) == EDGEKD_OK);
+    CHECK(info.info.size == sizeof info);
+    CHECK(info.more == 7);
     CHECK(edgekd_context_destroy(context) == EDGEKD_OK);
     CHECK(edgekd_close(engine) == EDGEKD_OK);
 }
@@ -371,7 +394,7 @@ TEST_CASE("options that mean nothing") {
     refused([](edgekd_options &given) { given.precision = "int4"; }, EDGEKD_ARGUMENT, "precision int4");
     refused([](edgekd_options &given) { given.threads = 5000; }, EDGEKD_ARGUMENT, "threads is 5000");
     refused([](edgekd_options &given) { given.max_batch = 1u << 30; }, EDGEKD_ARGUMENT, "max_batch");
-    refused([](edgekd_options &given) { given.max_batch = 9; }, EDGEKD_ARGUMENT, "was built for 8");
+    refused([](edgekd_options &given) { given.max_batch = 9; }, EDGEKD_INCOMPATIBLE, "was built for 8");
     refused([](edgekd_options &given) { given.deadline_ms = -1; }, EDGEKD_ARGUMENT, "deadline_ms");
     refused([](edgekd_options &given) { given.deadline_ms = std::nan(""); }, EDGEKD_ARGUMENT, "deadline_ms");
     refused([](edgekd_options &given) { given.plugins = "/nowhere"; }, EDGEKD_UNAVAILABLE, "libedgekd_null.so in /nowhere");
@@ -421,6 +444,73 @@ TEST_CASE("the last error is a thread's own") {
         CHECK(edgekd_open("/nowhere", nullptr, &engine) == EDGEKD_NOT_A_BUNDLE);
     }).join();
     CHECK(last_error() == own);
+}
+
+TEST_CASE("what a batch of several, of none and of no image gives") {
+    edgekd::Options options;
+    options.max_batch = 2;
+    auto engine = edgekd::Engine::open(bundle("null"), options);
+    const std::vector<std::uint8_t> dark(60, 0), bright(60, 255);
+    const auto both = engine.run({{bright.data(), WIDTH, HEIGHT}, {dark.data(), WIDTH, HEIGHT}});
+    CHECK(both.rows() == 2);
+    CHECK(both.row(1).size() == 7);
+    CHECK(both.best() == 6);
+    CHECK(both.best(1) == 0);
+    CHECK(both.row(1)[3] == doctest::Approx(-8));
+    CHECK_THROWS_AS(engine.run(nullptr, 1), edgekd::Error);
+    const edgekd::Image image{dark.data(), WIDTH, HEIGHT};
+    CHECK_THROWS_AS(engine.run(&image, SIZE_MAX), edgekd::Error);
+    CHECK_THROWS_AS(engine.run(&image, 0), edgekd::Error);
+}
+
+TEST_CASE("an engine that is moved to takes the place of the one before") {
+    auto first = edgekd::Engine::open(bundle("null"));
+    auto second = edgekd::Engine::open(bundle("second"));
+    edgekd_engine *gone = first.handle();
+    first = std::move(second);
+    CHECK(std::string(first.info().target) == "other");
+    CHECK_THROWS_AS(second.info(), edgekd::Error);
+    CHECK_THROWS_AS(second.run({nullptr, 1, 1}), edgekd::Error);
+    auto info = edgekd::detail::sized<edgekd_info>();
+    CHECK(edgekd_engine_info(gone, &info) == EDGEKD_CLOSED);
+}
+
+TEST_CASE("an engine of one fixed batch, and one of a smallest") {
+    auto fixed = edgekd::Engine::open(bundle("fixed"));
+    CHECK(fixed.info().min_batch == 4);
+    CHECK(fixed.info().max_batch == 4);
+    const std::vector<std::uint8_t> bright(60, 255);
+    CHECK(fixed.run({bright.data(), WIDTH, HEIGHT})[0] == doctest::Approx(2));
+    CHECK(fixed.check_golden() < 1e-4);
+    auto least = edgekd::Engine::open(bundle("least"));
+    CHECK(least.info().max_batch == 3);
+    CHECK(least.run({bright.data(), WIDTH, HEIGHT})[0] == doctest::Approx(2));
+    // The first engine takes 8 at most, the second any number.
+    edgekd::Options options;
+    options.max_batch = 20;
+    CHECK(std::string(edgekd::Engine::open(bundle("two"), options).info().target) == "other");
+}
+
+TEST_CASE("outputs that are not float32") {
+    auto engine = edgekd::Engine::open(bundle("half"));
+    CHECK_THROWS_WITH_AS(engine.own().run(), doctest::Contains("is not float32"), edgekd::Error);
+    CHECK_THROWS_WITH_AS(engine.check_golden(), doctest::Contains("is float16"), edgekd::Error);
+    CHECK(engine.own().output().dtype == EDGEKD_FLOAT16);
+}
+
+TEST_CASE("devices and deadlines") {
+    auto options = edgekd::detail::sized<edgekd_options>();
+    options.deadline_ms = HUGE_VAL;
+    edgekd_engine *engine = opened("null", options);
+    auto info = edgekd::detail::sized<edgekd_info>();
+    REQUIRE(edgekd_engine_info(engine, &info) == EDGEKD_OK);
+    CHECK(info.deadline_ns == 0);
+    CHECK(edgekd_engine_drop(engine) == EDGEKD_OK);
+    auto stats = edgekd::detail::sized<edgekd_stats>();
+    REQUIRE(edgekd_engine_stats(engine, &stats) == EDGEKD_OK);
+    CHECK(stats.misses == 1);
+    CHECK(stats.count == 0);
+    CHECK(edgekd_close(engine) == EDGEKD_OK);
 }
 
 TEST_CASE("many handles, opened and closed by many threads") {

@@ -12,7 +12,9 @@
 extern "C" {
 #endif
 
-#define EDGEKD_BACKEND_ABI 1u /* another number is refused */
+/* Another number is refused. It rises with every change of a struct that plugins are given: they are
+ * passed side by side, so that none may grow unseen. */
+#define EDGEKD_BACKEND_ABI 1u
 
 /* Where a plugin tells what went wrong: one line, ended by a zero. */
 typedef struct edgekd_message {

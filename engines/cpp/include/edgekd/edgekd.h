@@ -62,13 +62,13 @@ typedef struct edgekd_options {
     size_t size;           /* sizeof(edgekd_options) */
     const char *target;    /* only this target's engines, such as "openvino-cpu"; NULL for any */
     const char *precision; /* only this precision, such as "int8"; NULL for any */
-    const char *device;    /* of the runtime's devices, such as "CPU" or "cuda:1"; NULL: the engine's */
+    const char *device;    /* of the runtime's devices, such as "cpu" or "cuda:1"; NULL: the engine's */
     const char *plugins;   /* the folder of the plugins; NULL: $EDGEKD_PLUGINS, or beside the library */
     uint32_t threads;      /* of a CPU, for one inference; 0 for 1 */
     uint32_t streams;      /* contexts that will run at the same time; 0 for 1. OpenVINO asks */
     uint32_t max_batch;    /* the largest batch that is ever run; 0 for 1 */
     uint32_t warmup;       /* runs of a context when it is made, not counted; EDGEKD_NO_WARMUP: none */
-    double deadline_ms;    /* for each answer; 0: the bundle's own budget */
+    double deadline_ms;    /* for each answer; 0: the bundle's own budget; INFINITY: none */
 } edgekd_options;
 #define EDGEKD_NO_WARMUP UINT32_MAX /* 0 stands for the usual ten */
 
@@ -119,10 +119,10 @@ typedef struct edgekd_image {
 typedef struct edgekd_stats {
     size_t size;           /* sizeof(edgekd_stats) */
     uint64_t count;        /* answers of all contexts, warm-up not counted */
-    uint64_t misses;       /* those later than the deadline */
+    uint64_t misses;       /* those later than the deadline, and frames that were dropped */
     uint64_t p50_ns;       /* to 1.6 % */
     uint64_t p99_ns;
-    uint64_t deadline_ns;  /* 0: none, and nothing is a miss */
+    uint64_t deadline_ns;  /* 0: none, and no answer is a miss */
 } edgekd_stats;
 
 /* "0.1.0", of the library that is loaded. */
@@ -160,7 +160,11 @@ EDGEKD_API edgekd_status edgekd_check_golden(edgekd_engine *engine, double *diff
 
 EDGEKD_API edgekd_status edgekd_engine_stats(edgekd_engine *engine, edgekd_stats *stats);
 
-/* Memory for a thread that runs the engine. All of it is taken here, and nothing in a run. */
+/* Counts a frame as missed that was never given to the engine. */
+EDGEKD_API edgekd_status edgekd_engine_drop(edgekd_engine *engine);
+
+/* Memory for a thread that runs the engine. All of it is taken here, and nothing in a run, but for
+ * tables where an image comes whose size is none of the last few. */
 EDGEKD_API edgekd_status edgekd_context_create(edgekd_engine *engine, edgekd_context **context);
 EDGEKD_API edgekd_status edgekd_context_destroy(edgekd_context *context);
 
@@ -181,6 +185,11 @@ EDGEKD_API edgekd_status edgekd_context_run(edgekd_context *context, size_t batc
 /* Brings images to the model's input as calibration saw them, and runs them as one batch. */
 EDGEKD_API edgekd_status edgekd_context_run_images(
     edgekd_context *context, const edgekd_image *images, size_t count);
+
+/* As one image of edgekd_context_run_images; its latency is counted from when the frame came, by
+ * CLOCK_MONOTONIC in nanoseconds. For a queue of frames; see stream.hpp. */
+EDGEKD_API edgekd_status edgekd_context_answer(
+    edgekd_context *context, const edgekd_image *frame, uint64_t since_ns);
 
 #ifdef __cplusplus
 }

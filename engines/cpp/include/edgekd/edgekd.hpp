@@ -5,7 +5,8 @@
 //     std::cout << engine.label(logits.best()) << '\n';
 //
 // An Engine runs in one thread at a time; for each further thread make a Context of it. Whatever
-// fails throws edgekd::Error. Nothing is allocated in a run.
+// fails throws edgekd::Error. Nothing is allocated in a run, but for tables where an image comes whose
+// size is none of the last few.
 #pragma once
 
 #include <edgekd/edgekd.h>
@@ -25,6 +26,7 @@ namespace edgekd {
 class Error : public std::runtime_error {
 public:
     explicit Error(edgekd_status status) : std::runtime_error(edgekd_last_error()), status_(status) {}
+    Error(edgekd_status status, const std::string &text) : std::runtime_error(text), status_(status) {}
     edgekd_status status() const noexcept { return status_; }
 
 private:
@@ -45,7 +47,7 @@ struct Options {
     std::uint32_t streams = 1;
     std::uint32_t max_batch = 1;
     std::uint32_t warmup = 10;
-    double deadline_ms = 0;
+    double deadline_ms = 0;  // 0: the bundle's budget; INFINITY: none
 };
 
 // An image of any size that lies elsewhere: rows of pixels, channels side by side, a byte each.
@@ -58,22 +60,32 @@ struct Image {
     std::size_t stride = 0;  // bytes from a row to the next; 0: rows follow each other
 };
 
-// One output of the last run, where the runtime wrote it; the next run overwrites it.
+// The first output of the last run, where the runtime wrote it: a row for each image, one after the
+// other. The next run of the context overwrites it.
 class Output {
 public:
-    Output(const float *data, std::size_t size) : data_(data), size_(size) {}
+    Output(const float *data, std::size_t size, std::size_t rows = 1)
+        : data_(data), size_(size), rows_(rows) {}
     const float *data() const { return data_; }
     std::size_t size() const { return size_; }
     const float *begin() const { return data_; }
     const float *end() const { return data_ + size_; }
     float operator[](std::size_t index) const { return data_[index]; }
 
-    // The place of the largest value.
-    std::size_t best() const { return static_cast<std::size_t>(std::max_element(begin(), end()) - begin()); }
+    std::size_t rows() const { return rows_; }
+    Output row(std::size_t index) const {
+        return {data_ + index * (size_ / rows_), size_ / rows_};
+    }
+
+    // The place of the largest value of an image's row.
+    std::size_t best(std::size_t index = 0) const {
+        const Output one = row(index);
+        return static_cast<std::size_t>(std::max_element(one.begin(), one.end()) - one.begin());
+    }
 
 private:
     const float *data_;
-    std::size_t size_;
+    std::size_t size_, rows_;
 };
 
 namespace detail {
@@ -85,7 +97,7 @@ public:
     explicit Owner(Handle *handle) : handle_(handle) {}
     Owner(Owner &&other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
     Owner &operator=(Owner &&other) noexcept {
-        std::swap(handle_, other.handle_);
+        Owner(std::move(other)).swap(*this);
         return *this;
     }
     Owner(const Owner &) = delete;
@@ -94,6 +106,7 @@ public:
         if (handle_ != nullptr) Close(handle_);
     }
     Handle *get() const { return handle_; }
+    void swap(Owner &other) noexcept { std::swap(handle_, other.handle_); }
 
 private:
     Handle *handle_ = nullptr;
@@ -104,6 +117,10 @@ Struct sized() {
     Struct made{};
     made.size = sizeof made;
     return made;
+}
+
+inline edgekd_image image(const Image &from) {
+    return {sizeof(edgekd_image), from.data, from.width, from.height, from.channels, from.order, from.stride};
 }
 
 }  // namespace detail
@@ -117,8 +134,7 @@ public:
         handle_ = detail::Owner<edgekd_context, edgekd_context_destroy>(made);
         auto output = detail::sized<edgekd_tensor>();
         check(edgekd_context_output(made, 0, &output));
-        logits_ = static_cast<const float *>(output.data);
-        is_float_ = output.dtype == EDGEKD_FLOAT32;
+        logits_ = output.dtype == EDGEKD_FLOAT32 ? static_cast<const float *>(output.data) : nullptr;
         values_ = output.bytes / sizeof(float) / static_cast<std::size_t>(output.shape[0]);
         images_.resize(static_cast<std::size_t>(output.shape[0]), detail::sized<edgekd_image>());
     }
@@ -127,19 +143,19 @@ public:
     Output run(const Image &image) { return run(&image, 1); }
     Output run(std::initializer_list<Image> images) { return run(images.begin(), images.size()); }
     Output run(const Image *images, std::size_t count) {
-        if (count > images_.size()) images_.resize(count, detail::sized<edgekd_image>());
-        for (std::size_t index = 0; index < count; ++index) {
-            const Image &from = images[index];
-            edgekd_image &to = images_[index];
-            to.data = from.data;
-            to.width = from.width;
-            to.height = from.height;
-            to.channels = from.channels;
-            to.order = from.order;
-            to.stride = from.stride;
+        const bool fits = images != nullptr && count <= images_.size();  // else the library says so
+        for (std::size_t index = 0; fits && index < count; ++index) {
+            images_[index] = detail::image(images[index]);
         }
-        check(edgekd_context_run_images(handle_.get(), images_.data(), count));
+        check(edgekd_context_run_images(handle_.get(), images != nullptr ? images_.data() : nullptr, count));
         return first(count);
+    }
+
+    // As `run` of one image, its latency counted from when it came; see edgekd_context_answer.
+    Output answer(const Image &image, std::uint64_t since_ns) {
+        const edgekd_image given = detail::image(image);
+        check(edgekd_context_answer(handle_.get(), &given, since_ns));
+        return first(1);
     }
 
     // The first output for what the inputs hold; see `input`.
@@ -168,11 +184,15 @@ public:
     edgekd_context *handle() const { return handle_.get(); }
 
 private:
-    Output first(std::size_t batch) const { return {logits_, is_float_ ? values_ * batch : 0}; }
+    Output first(std::size_t batch) const {
+        if (logits_ == nullptr) {
+            throw Error(EDGEKD_ARGUMENT, "the first output is not float32: run by the C interface, and read Context::output");
+        }
+        return {logits_, values_ * batch, batch};
+    }
 
     detail::Owner<edgekd_context, edgekd_context_destroy> handle_;
     const float *logits_ = nullptr;
-    bool is_float_ = false;
     std::size_t values_ = 0;
     std::vector<edgekd_image> images_;
 };

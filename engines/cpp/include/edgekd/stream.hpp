@@ -14,8 +14,10 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <mutex>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -36,60 +38,72 @@ struct Answer {
     std::string error;                 // what the runtime failed with; empty where it did not
 };
 
-// Calls back in its own thread, a frame at a time. Ends when what waits has been answered.
+// Calls back in its own thread, a frame at a time. One thread submits, and ends it; the callback does
+// neither. What the engine counts is from submit to answer, and dropped frames are misses.
 class Stream {
 public:
     using Clock = std::chrono::steady_clock;
 
     struct Counts {
-        std::uint64_t answered = 0, dropped = 0;
-        std::uint64_t late = 0;  // answered after the engine's deadline; dropped frames are not in it
+        std::uint64_t answered = 0, failed = 0, dropped = 0;
+        std::uint64_t late = 0;  // of those that were answered: after the engine's deadline
     };
 
     Stream(const Engine &engine, Policy policy, std::function<void(const Answer &)> answered, std::size_t depth = 1)
-        : context_(engine.context()), policy_(policy), answered_(std::move(answered)),
+        : engine_(engine), context_(engine.context()), policy_(policy), answered_(std::move(answered)),
           depth_(depth < 1 || policy == Policy::skip ? 1 : depth), deadline_(engine.info().deadline_ns),
           thread_([this] { work(); }) {}
 
-    ~Stream() {
-        {
-            const std::lock_guard<std::mutex> held(lock_);
-            ended_ = true;
-        }
-        changed_.notify_all();
-        thread_.join();
-    }
+    // Its engine must outlive it. As `finish`, but for what the callback has thrown, of which nobody hears then.
+    ~Stream() { end(); }
     Stream(const Stream &) = delete;
     Stream &operator=(const Stream &) = delete;
+
+    // Returns when all that waits has been answered. Throws what the callback has thrown first.
+    void finish() {
+        refuse_own_thread();
+        end();
+        if (thrown_ != nullptr) std::rethrow_exception(std::exchange(thrown_, nullptr));
+    }
 
     // Copies a frame and gives it a number; returns while it waits. Numbers are given to frames
     // that are dropped too, whose callback never comes.
     std::uint64_t submit(const Image &image) {
         const auto now = Clock::now();
+        constexpr std::uint32_t LONGEST_SIDE = 65535, MOST_CHANNELS = 64;
+        const std::size_t row = std::size_t{image.width} * image.channels;
+        const std::size_t stride = image.stride != 0 ? image.stride : row;
+        if (image.data == nullptr || image.width > LONGEST_SIDE || image.height > LONGEST_SIDE ||
+            image.channels > MOST_CHANNELS || stride < row) {
+            throw std::invalid_argument(
+                "the frame has no data, a side of more than 65535, or a stride that is less than a row");
+        }
+        refuse_own_thread();
         std::unique_lock<std::mutex> held(lock_);
+        if (ended_) throw std::logic_error("the stream has ended");
         const std::uint64_t number = next_++;
         if (policy_ == Policy::skip && (busy_ || !waiting_.empty())) {
-            ++counts_.dropped;
+            drop();
             return number;
         }
         if (policy_ == Policy::queue) changed_.wait(held, [&] { return waiting_.size() < depth_; });
-        if (waiting_.size() >= depth_) {
-            ++counts_.dropped;
-            spare_.push_back(std::move(waiting_.front().pixels));
-            waiting_.pop_front();
-        }
         Frame frame{number, now, image, {}};
         if (!spare_.empty()) {
             frame.pixels = std::move(spare_.back());
             spare_.pop_back();
         }
-        const std::size_t row = std::size_t{image.width} * image.channels;
-        const std::size_t stride = image.stride != 0 ? image.stride : row;
+        held.unlock();
         frame.pixels.resize(row * image.height);
         for (std::size_t y = 0; y < image.height; ++y) {
             std::memcpy(frame.pixels.data() + y * row, image.data + y * stride, row);
         }
         frame.image.stride = 0;
+        held.lock();
+        if (waiting_.size() >= depth_) {
+            drop();
+            spare_.push_back(std::move(waiting_.front().pixels));
+            waiting_.pop_front();
+        }
         waiting_.push_back(std::move(frame));
         held.unlock();
         changed_.notify_all();
@@ -109,6 +123,26 @@ private:
         std::vector<std::uint8_t> pixels;
     };
 
+    void refuse_own_thread() const {
+        if (std::this_thread::get_id() == thread_.get_id()) {
+            throw std::logic_error("a stream's callback would wait for itself: let another thread submit");
+        }
+    }
+
+    void drop() {
+        ++counts_.dropped;
+        check(edgekd_engine_drop(engine_.handle()));
+    }
+
+    void end() {
+        {
+            const std::lock_guard<std::mutex> held(lock_);
+            ended_ = true;
+        }
+        changed_.notify_all();
+        if (thread_.joinable()) thread_.join();
+    }
+
     void work() {
         for (;;) {
             std::unique_lock<std::mutex> held(lock_);
@@ -122,21 +156,31 @@ private:
             frame.image.data = frame.pixels.data();
             Answer answer{frame.number, {nullptr, 0}, {}, {}};
             try {
-                answer.output = context_.run(frame.image);
+                const auto since = frame.due.time_since_epoch();  // steady_clock is CLOCK_MONOTONIC on Linux
+                answer.output = context_.answer(
+                    frame.image, static_cast<std::uint64_t>(std::chrono::nanoseconds(since).count()));
             } catch (const Error &error) {
                 answer.error = error.what();
             }
             answer.latency = Clock::now() - frame.due;
+            try {
+                answered_(answer);  // while the output is there
+            } catch (...) {
+                if (thrown_ == nullptr) thrown_ = std::current_exception();
+            }
             held.lock();
             busy_ = false;
-            ++counts_.answered;
-            counts_.late += deadline_ != 0 && static_cast<std::uint64_t>(answer.latency.count()) > deadline_;
+            if (answer.error.empty()) {
+                ++counts_.answered;
+                counts_.late += deadline_ != 0 && static_cast<std::uint64_t>(answer.latency.count()) > deadline_;
+            } else {
+                ++counts_.failed;
+            }
             spare_.push_back(std::move(frame.pixels));
-            held.unlock();
-            answered_(answer);
         }
     }
 
+    const Engine &engine_;
     Context context_;
     Policy policy_;
     std::function<void(const Answer &)> answered_;
@@ -149,6 +193,7 @@ private:
     std::uint64_t next_ = 0;
     bool busy_ = false, ended_ = false;
     Counts counts_;
+    std::exception_ptr thrown_;  // by the callback; of the thread until it has ended
     std::thread thread_;  // the last, since it uses the others
 };
 
