@@ -19,7 +19,7 @@ test-slow: check $(ZOO)/.zoo
 	$(PY) -m pytest -m slow
 
 test-native: check $(VENV)/.native
-	$(PY) -m pytest -m native
+	$(SIDE_BY_SIDE) $(PY) -m pytest -m native -n $(JOBS) --dist loadfile
 
 test-all: test test-native test-slow
 

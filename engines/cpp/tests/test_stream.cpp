@@ -95,6 +95,8 @@ TEST_CASE("what the runtime fails with is told to the callback") {
     CHECK(seen.errors == std::vector<std::string>{"it broke", "it broke"});
     CHECK(counts.answered == 0);
     CHECK(counts.failed == 2);
+    CHECK(opened.stats().count == 0);
+    CHECK(opened.stats().misses == 2);
 }
 
 TEST_CASE("a callback that throws ends nothing, and is told at the end") {

@@ -119,7 +119,7 @@ typedef struct edgekd_image {
 typedef struct edgekd_stats {
     size_t size;           /* sizeof(edgekd_stats) */
     uint64_t count;        /* answers of all contexts, warm-up not counted */
-    uint64_t misses;       /* those later than the deadline, and frames that were dropped */
+    uint64_t misses;       /* those later than the deadline, and frames without an answer */
     uint64_t p50_ns;       /* to 1.6 % */
     uint64_t p99_ns;
     uint64_t deadline_ns;  /* 0: none, and no answer is a miss */
@@ -160,7 +160,7 @@ EDGEKD_API edgekd_status edgekd_check_golden(edgekd_engine *engine, double *diff
 
 EDGEKD_API edgekd_status edgekd_engine_stats(edgekd_engine *engine, edgekd_stats *stats);
 
-/* Counts a frame as missed that was never given to the engine. */
+/* Counts a frame as missed that got no answer: a queue has dropped it, or it failed. */
 EDGEKD_API edgekd_status edgekd_engine_drop(edgekd_engine *engine);
 
 /* Memory for a thread that runs the engine. All of it is taken here, and nothing in a run, but for

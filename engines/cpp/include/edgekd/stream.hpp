@@ -39,7 +39,8 @@ struct Answer {
 };
 
 // Calls back in its own thread, a frame at a time. One thread submits, and ends it; the callback does
-// neither. What the engine counts is from submit to answer, and dropped frames are misses.
+// neither. What the engine counts is from submit to answer; frames that were dropped, or that the
+// runtime failed at, are misses.
 class Stream {
 public:
     using Clock = std::chrono::steady_clock;
@@ -175,6 +176,7 @@ private:
                 counts_.late += deadline_ != 0 && static_cast<std::uint64_t>(answer.latency.count()) > deadline_;
             } else {
                 ++counts_.failed;
+                edgekd_engine_drop(engine_.handle());  // nobody got an answer
             }
             spare_.push_back(std::move(frame.pixels));
         }
