@@ -402,6 +402,8 @@ class EngineFile(Artifact):
         parts: further files that the vendor keeps beside ``path``.
         executed: whether the machine that built it could also run it.
         options: what the backend needs to open it again.
+        contents: of ``path``, then of ``parts``, where they were read and hashed on the way: these
+            are opened, not the files. Empty where the files are.
     """
 
     role: str
@@ -416,11 +418,18 @@ class EngineFile(Artifact):
     executed: bool
     parts: tuple[Path, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
+    contents: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def name(self) -> str:
         """The engine's name in tables: role, target and precision."""
         return f"{self.role}/{self.target}/{self.precision}"
+
+    def read(self, path: Path) -> bytes:
+        """What ``path`` or one of ``parts`` holds, from ``contents`` where they are."""
+        if not self.contents:
+            return path.read_bytes()
+        return self.contents[(self.path, *self.parts).index(path)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,13 @@ file is handed to a runtime only after its bytes have been checked.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -80,19 +81,34 @@ class Bundle:
         return self._checked(name, expected)
 
     def _checked(self, name: str, expected: FileHash) -> Path:
+        self._hashed(name, expected, hash_file)
+        return self.root / name
+
+    def _hashed(self, name: str, expected: FileHash, read: Callable[[Path], FileHash]) -> None:
         path = self.root / _inside(self.root, name)
         try:
             facts = path.lstat()
             # A pipe would never end, and of a file of another size no byte is read.
             same = stat.S_ISREG(facts.st_mode) and facts.st_size == expected.bytes
-            same = same and hash_file(path) == expected
+            same = same and read(path) == expected
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CorruptBundle(f"{path} is missing", REBUILD) from error
         except OSError as error:
             raise CorruptBundle(f"{path} cannot be read ({error.strerror})", REBUILD) from error
         if not same:
             raise CorruptBundle(f"{path} is not the file that the manifest names", REBUILD)
-        return path
+
+    def _content(self, name: str, expected: FileHash) -> bytes:
+        """As ``_checked``, and the very bytes that were hashed."""
+        found = b""
+
+        def read(path: Path) -> FileHash:
+            nonlocal found
+            found = path.read_bytes()
+            return FileHash(len(found), hashlib.sha256(found).hexdigest())
+
+        self._hashed(name, expected, read)
+        return found
 
     def check(self) -> None:
         """Checks every file.
@@ -103,12 +119,25 @@ class Bundle:
         for name, expected in self._entries():
             self._checked(name, expected)
 
-    def engine(self, record: Mapping[str, Any]) -> EngineFile:
+    def engine(self, record: Mapping[str, Any], *, in_memory: bool = False) -> EngineFile:
         """An engine that can be opened, its files checked.
+
+        Args:
+            record: the engine's.
+            in_memory: it holds the bytes that were checked, so that whoever writes to the bundle
+                meanwhile changes nothing of what is opened.
 
         Raises:
             CorruptBundle: a file is missing or is another file.
         """
+        files = [(each["path"], _hash(each)) for each in (record, *record["parts"])]
+        contents: tuple[bytes, ...] = ()
+        if in_memory:
+            contents = tuple(self._content(*each) for each in files)
+        else:
+            for each in files:
+                self._checked(*each)
+        path, *parts = (self.root / name for name, _ in files)
         return EngineFile(
             role="student",
             target=record["target"],
@@ -116,12 +145,13 @@ class Bundle:
             backend_version=record["version"],
             device=record["device"],
             precision=record["precision"],
-            path=self._checked(record["path"], _hash(record)),
-            parts=tuple(self._checked(each["path"], _hash(each)) for each in record["parts"]),
+            path=path,
+            parts=tuple(parts),
             model_inputs=_specs(self.manifest["inputs"]),
             model_outputs=_specs(self.manifest["outputs"]),
             executed=record["executed"],
             options=record["options"],
+            contents=contents,
         )
 
     def golden_images(self) -> npt.NDArray[np.uint8]:
@@ -149,17 +179,20 @@ def read(path: Path) -> Bundle:
 
     Raises:
         BundleError: there is no bundle, or its schema is of a later major version.
-        CorruptBundle: the manifest breaks a rule, or names a link.
+        CorruptBundle: the manifest breaks a rule, is a link, or names one.
     """
     place = path / MANIFEST
     try:
-        if not stat.S_ISREG(place.stat().st_mode):
-            raise CorruptBundle(f"{place} is no file", REBUILD)
+        kind = place.lstat().st_mode
+        if not stat.S_ISREG(kind):
+            what = "a link" if stat.S_ISLNK(kind) else "no file"
+            raise CorruptBundle(f"{place} is {what}", REBUILD)
         with place.open("rb") as file:
             text = file.read(LARGEST + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path that no system takes is a ValueError
+        told = error.strerror if isinstance(error, OSError) else error
         raise BundleError(
-            f"{path} is not a bundle ({MANIFEST}: {error.strerror})",
+            f"{path} is not a bundle ({MANIFEST}: {told})",
             f"name a folder that `edgekd build` made, such as NAME{SUFFIX}",
         ) from error
     bundle = Bundle(path, parse(text, place))

@@ -17,11 +17,14 @@ Another language's reader accepts and refuses the same files; these are the rule
    a regular one. Its size is looked at before a byte is read.
 6. ``inputs`` and ``outputs`` hold a tensor at least, of 1 to 8 dimensions. A dimension is an
    integer in 1…2**31-1, or a name where it may vary; what is fixed makes at most 2**40 bytes.
-7. ``preprocessing`` has one ``mean`` and one ``std`` above 0 for each channel; ``color`` is L for 1
-   channel, RGB for 3, null for any other number; ``crop`` is null or in (0, 1]. If ``inputs[0]``
-   has 4 dimensions, its channels are as many.
+   If ``outputs[0]`` has two and the last is fixed, that is the number of ``labels``.
+7. ``preprocessing`` has one ``mean`` and one ``std`` for each channel, that float32 holds: a mean
+   lies within ±(2 - 2**-23) * 2**127, a std between 2**-126 and that. ``color`` is L for 1 channel,
+   RGB for 3, null for any other number; ``crop`` is null or in (0, 1]. If ``inputs[0]`` has 4
+   dimensions, its channels are as many.
 8. What ``_FORM`` lists is there. ``source`` is a path or empty; ``golden`` of each engine and
-   ``golden.images`` are in ``files``.
+   ``golden.images`` are in ``files``. Of an engine's ``options``, ``min_batch``, ``opt_batch`` and
+   ``max_batch`` are 1 to 9 decimal digits and above 0, and the first is not above the last.
 """
 
 from __future__ import annotations
@@ -49,10 +52,14 @@ _DEEPEST = 64
 _LARGEST_INTEGER = 2**53
 _LARGEST_DIMENSION = 2**31 - 1
 _LARGEST_TENSOR = 2**40
+_LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
+_SMALLEST_FLOAT32 = 2.0**-126
 _LONGEST_PATH = 4096
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"([0-9]{1,9})\.[0-9]{1,9}")
 _BACKEND = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_BATCH = re.compile(r"(?!0+\Z)[0-9]{1,9}")
+_BATCHES = ("min_batch", "opt_batch", "max_batch")
 _ITEMSIZES = {
     "float32": 4, "float16": 2, "float64": 8, "uint8": 1, "int8": 1, "int32": 4, "int64": 8,
     "bool": 1,
@@ -90,9 +97,16 @@ def parse(text: bytes, where: Path) -> dict[str, Any]:
 
 
 def sealed(manifest: Mapping[str, Any]) -> str:
-    """``manifest.json``: the last entry is the sha256 of the text with zeros in its place."""
-    record = {**manifest, "content": _UNSEALED}
-    return _seal(json.dumps(record, indent=1, allow_nan=False))
+    """``manifest.json``: the last entry is the sha256 of the text with zeros in its place.
+
+    Raises:
+        BundleError: 64 zeros stand elsewhere, and would become the sha256 as well.
+    """
+    text = json.dumps({**manifest, "content": _UNSEALED}, indent=1, allow_nan=False)
+    if text.count(_UNSEALED) > 1:
+        what = "the manifest holds 64 zeros in a row, which stand for its sha256"
+        raise BundleError(what, "give the class or tensor with such a name another")
+    return text.replace(_UNSEALED, hashlib.sha256(text.encode()).hexdigest())
 
 
 def inside(path: str) -> bool:
@@ -114,10 +128,6 @@ def preprocessing_of(record: Mapping[str, Any]) -> Preprocessing:
 def odd_preprocessing(record: Any) -> str:
     """What is wrong with the record of a preprocessing, or nothing."""
     return next(_odd(_PREPROCESSING, record), "") or _does_not_fit_itself(record)
-
-
-def _seal(text: str) -> str:
-    return text.replace(_UNSEALED, hashlib.sha256(text.encode()).hexdigest())
 
 
 def _is_sealed(text: str, content: str) -> bool:
@@ -278,6 +288,10 @@ def _above_0(value: Any) -> bool:
     return _number(value) and value > 0
 
 
+def _within(least: float, most: float) -> Holds:
+    return lambda value: _number(value) and least <= float(value) <= most
+
+
 def _or_null(test: Holds) -> Holds:
     return lambda value: value is None or test(value)
 
@@ -316,8 +330,8 @@ _PREPROCESSING = {
     "color": _one_of(None, *COLORS.values()),
     "crop": _or_null(lambda value: _above_0(value) and value <= 1),
     "resize": _one_of("bilinear"),
-    "mean": _List(_number),
-    "std": _List(_above_0),
+    "mean": _List(_within(-_LARGEST_FLOAT32, _LARGEST_FLOAT32)),
+    "std": _List(_within(_SMALLEST_FLOAT32, _LARGEST_FLOAT32)),
     "layout": _one_of("NCHW", "NHWC"),
     "dtype": _one_of("float32"),
 }
@@ -355,10 +369,25 @@ def _does_not_fit(found: Mapping[str, Any]) -> str:
     axis = 1 if made["layout"] == "NCHW" else 3
     if len(shape) == 4 and shape[axis] != len(made["mean"]):
         return "lacks or misstates 'preprocessing.mean'"
+    last = found["outputs"][0]["shape"][1:]
+    if len(last) == 1 and type(last[0]) is int and last[0] != len(found["labels"]):
+        return "lacks or misstates 'labels'"
+    for number, engine in enumerate(found["engines"]):
+        if odd := _odd_batch(engine["options"]):
+            return f"lacks or misstates 'engines[{number}].options.{odd}'"
     for record in (*found["engines"], {"golden": found["golden"]["images"]}):
         if record["golden"] not in found["files"]:
             return f"has no file {json.dumps(record['golden'])}"
     return ""
+
+
+def _odd_batch(options: Mapping[str, str]) -> str:
+    """Which of the batches among an engine's options is none, or nothing."""
+    for name in _BATCHES:
+        if not _BATCH.fullmatch(options.get(name, "1")):
+            return name
+    least, most = options.get("min_batch", "1"), options.get("max_batch", "9" * 9)
+    return "min_batch" if int(least) > int(most) else ""
 
 
 def _does_not_fit_itself(made: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from edgekd.manifest import LARGEST, sealed
+from edgekd.manifest import LARGEST
 
 Make = Callable[[str], "str | bytes"]
 ZEROS = "0" * 64
@@ -67,6 +67,12 @@ def good() -> str:
             },
         }
     )
+
+
+def sealed(manifest: Any) -> str:
+    """As ``edgekd.manifest`` seals one, and one that holds 64 zeros elsewhere too."""
+    text = json.dumps({**manifest, "content": ZEROS}, indent=1)
+    return text.replace(ZEROS, hashlib.sha256(text.encode()).hexdigest())
 
 
 def resealed(text: str) -> str:
@@ -357,6 +363,8 @@ CASES: dict[str, Make] = {
     ),
     "too large by its items": _set([2**19, 2**20], "outputs", 0, "shape"),
     "so large that 64 bits do not hold it": _set([2**31 - 1] * 8, "outputs", 0, "shape"),
+    "a label too many": _set(["no", "yes", "perhaps"], "labels"),
+    "an output too many": _set(["batch", 3], "outputs", 0, "shape"),
     # 7: preprocessing
     "grey, of three channels": _set("L", "preprocessing", "color"),
     "no colour, of three channels": _set(None, "preprocessing", "color"),
@@ -373,6 +381,13 @@ CASES: dict[str, Make] = {
     "a std too few": _set([0.5, 0.5], "preprocessing", "std"),
     "a std of 0": _set([0.5, 0, 0.5], "preprocessing", "std"),
     "a std below 0": _set([0.5, -0.5, 0.5], "preprocessing", "std"),
+    "a std below what float32 holds": _set([0.5, 1e-39, 0.5], "preprocessing", "std"),
+    "a std just below it": _set([0.5, 1.1754943508222874e-38, 0.5], "preprocessing", "std"),
+    "a std above what float32 holds": _set([0.5, 3.5e38, 0.5], "preprocessing", "std"),
+    "a std just above it": _set([0.5, 3.402823466385289e38, 0.5], "preprocessing", "std"),
+    "a std of 300 digits": _set([1, 7**355, 1], "preprocessing", "std"),
+    "a mean above what float32 holds": _set([3.402823466385289e38] * 3, "preprocessing", "mean"),
+    "a mean below it": _set([-3.5e38] * 3, "preprocessing", "mean"),
     "a mean of text": _set([0.5, "0.5", 0.5], "preprocessing", "mean"),
     "a mean of true": _set([0.5, True, 0.5], "preprocessing", "mean"),
     "channels last, and the shape is not": _set("NHWC", "preprocessing", "layout"),
@@ -380,6 +395,15 @@ CASES: dict[str, Make] = {
     "channels that vary": _set(["batch", "channels", 8, 6], "inputs", 0, "shape"),
     # 8: what must be there
     **{f"no {'.'.join(map(str, place))}": _without(*place) for place in _REQUIRED},
+    **{
+        f"{name}_batch {text!r}": _set({f"{name}_batch": text}, "engines", 0, "options")
+        for name in ("min", "opt", "max")
+        for text in (
+            *("", "0", "000", "-1", "+1", "1.0", "1e1", " 1", "1\n", "1_0", "\u0661", "many"),
+            *("1234567890", "0000000001", "9" * 50),
+        )
+    },
+    "batches from 5 to 4": _set({"min_batch": "5", "max_batch": "4"}, "engines", 0, "options"),
     "tolerance 0": _set(0, "engines", 0, "tolerance"),
     "tolerance 0 for being so small": _tolerance("1e-400"),
     "tolerance below 0": _set(-1e-3, "engines", 0, "tolerance"),
@@ -413,7 +437,7 @@ GOOD: dict[str, Make] = {
     ),
     "integers where numbers are": _with(
         lambda manifest: (
-            manifest["preprocessing"].update(mean=[0, -1, 10**60], std=[1, 2, 3], crop=1),
+            manifest["preprocessing"].update(mean=[0, -1, 10**30], std=[1, 2, 3], crop=1),
             manifest["budget"].update(fps=30, max_drop=0, deadline_ms=5),
             manifest["engines"][0].update(tolerance=1),
         )
@@ -433,11 +457,26 @@ GOOD: dict[str, Make] = {
     "a precision of the future": _set("int2", "engines", 0, "precision"),
     "a verdict of the future": _set({"status": "maybe"}, "verdict"),
     "no provenance": _set({}, "provenance"),
-    "labels in any script": _set(["größer", "猫", "🐈", "", "a\nb"], "labels"),
+    "labels in any script": _with(
+        lambda manifest: (
+            manifest.update(labels=["größer", "猫", "🐈", "", "a\nb"]),
+            manifest["outputs"][0].update(shape=["batch", 5]),
+        )
+    ),
+    "labels of an output that may vary": _with(
+        lambda manifest: (
+            manifest.update(labels=["a", "b", "c"]),
+            manifest["outputs"][0].update(shape=["batch", "classes"]),
+        )
+    ),
+    "labels of an output of three dimensions": _set([1, 7, 1], "outputs", 0, "shape"),
+    "a second output of any size": _with(
+        lambda manifest: manifest["outputs"].append({**manifest["outputs"][0], "shape": [1, 7]})
+    ),
     "labels in UTF-8": lambda text: resealed(
         json.dumps({**json.loads(text), "labels": ["猫", "🐈"]}, ensure_ascii=False)
     ),
-    "a pair of surrogates": _text(r'"labels": \[', r'"labels": ["\\ud83d\\udc08",'),
+    "a pair of surrogates": _text(r'"no"', r'"\\ud83d\\udc08"'),
     "escaped slashes": lambda text: resealed(text.replace("/", "\\/")),
     "a path in escapes": _text(r'("path": "engines)/', r"\1\\u002f"),
     "no spaces": lambda text: resealed(
@@ -453,6 +492,17 @@ GOOD: dict[str, Make] = {
     "a path with a colon and spaces": _renamed("engines/a: b\x7f"),
     "cropped": _set(0.875, "preprocessing", "crop"),
     "the smallest crop": _text(r'("crop": )null', r"\g<1>5e-324"),
+    "the largest figures that float32 holds": _with(
+        lambda manifest: manifest["preprocessing"].update(
+            mean=[3.4028234663852886e38, -3.4028234663852886e38, 0.5],
+            std=[3.4028234663852886e38, 1.1754943508222875e-38, int(3.4028234663852886e38) + 1],
+        )
+    ),
+    "batches": _set(
+        {"min_batch": "4", "opt_batch": "2", "max_batch": "000000004", "other_batch": "x"},
+        "engines", 0, "options",
+    ),
+    "a least batch alone": _set({"min_batch": "999999999"}, "engines", 0, "options"),
     "channels last": _with(
         lambda manifest: (
             manifest["preprocessing"].update(layout="NHWC"),

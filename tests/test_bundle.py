@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,16 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
+import edgekd
 from edgekd import bundle as bundles
-from edgekd.bundle import read
-from edgekd.errors import BundleError, CorruptBundle
+from edgekd.artifacts import EngineFile
+from edgekd.backends.base import find
+from edgekd.bundle import Bundle, read
+from edgekd.errors import BackendUnavailable, BuildError, BundleError, CorruptBundle
 from edgekd.manifest import SCHEMA, sealed
+from edgekd.preprocessing import normalise
 from tests.bad_manifests import CASES, good
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_cli
 
 
 def _manifest(bundle: Path, change: Any) -> None:
@@ -143,7 +150,7 @@ def test_of_a_file_of_another_size_no_byte_is_read(
 
 
 def test_a_name_that_is_too_long_for_a_disk_is_missing(bundle: Path) -> None:
-    _manifest(bundle, lambda manifest: manifest["files"].update({"a" * 4096: [0, "0" * 64]}))
+    _manifest(bundle, lambda manifest: manifest["files"].update({"a" * 4096: [0, "1" * 64]}))
     with pytest.raises(CorruptBundle, match="cannot be read .File name too long"):
         read(bundle).check()
 
@@ -222,6 +229,113 @@ def test_a_manifest_that_is_no_file(bundle: Path) -> None:
     os.mkfifo(path)  # to read it would never end
     with pytest.raises(CorruptBundle, match="manifest.json is no file"):
         read(bundle)
+
+
+def test_a_manifest_that_is_a_link(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    path.rename(bundle.parent / "moved.json")
+    path.symlink_to(bundle.parent / "moved.json")
+    with pytest.raises(CorruptBundle, match="manifest.json is a link: copy the bundle again"):
+        read(bundle)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\udfffb", "a" * 5000])
+def test_a_path_that_no_system_takes(name: str) -> None:
+    with pytest.raises(BundleError, match="is not a bundle") as caught:
+        read(Path(name))
+    assert not isinstance(caught.value, CorruptBundle)
+
+
+@pytest.mark.parametrize("target", ["onnxruntime-cpu", "openvino-cpu"])
+def test_what_was_hashed_is_what_is_opened(bundle: Path, target: str) -> None:
+    """Files that become others in between change nothing."""
+    opened = read(bundle)
+    record = next(each for each in opened.engines if each["target"] == target)
+    engine = opened.engine(record, in_memory=True)
+    assert engine == opened.engine(record)
+    feeds = {"image": normalise(opened.golden_images(), opened.preprocessing)}
+    with find(engine.backend).open(opened.engine(record)) as session:
+        wanted = session.run(feeds)["logits"]
+    for path in (engine.path, *engine.parts):
+        assert engine.read(path) == path.read_bytes()
+        path.write_bytes(b"another")
+    with find(engine.backend).open(engine) as session:
+        again = session.another()  # type: ignore[attr-defined]
+        del engine
+        gc.collect()
+        np.testing.assert_array_equal(session.run(feeds)["logits"], wanted)
+        np.testing.assert_array_equal(again.run(feeds)["logits"], wanted)
+    with pytest.raises(CorruptBundle, match="is not the file that the manifest names"):
+        opened.engine(record, in_memory=True)
+
+
+def test_a_file_swapped_between_hash_and_open_is_not_opened(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (
+        next(each for each in read(bundle).engines if each["precision"] == precision
+             and each["target"] == "onnxruntime-cpu")
+        for precision in ("fp32", "int8")
+    )  # fmt: skip
+    images = read(bundle).golden_images()
+    with edgekd.load(bundle, "onnxruntime-cpu", "fp32") as engine:
+        wanted = engine(images)
+    engine_of = Bundle.engine
+
+    def swapped(self: Bundle, record: Any, **options: Any) -> EngineFile:
+        found = engine_of(self, record, **options)
+        (bundle / first["path"]).write_bytes((bundle / second["path"]).read_bytes())
+        return found
+
+    monkeypatch.setattr(Bundle, "engine", swapped)
+    with edgekd.load(bundle, "onnxruntime-cpu", "fp32") as engine:
+        np.testing.assert_array_equal(engine(images), wanted)
+
+
+def test_an_open_engine_holds_none_of_its_bytes(bundle: Path) -> None:
+    opened = read(bundle)
+    for record in opened.engines[:4]:
+        engine = opened.engine(record, in_memory=True)
+        before = [sys.getrefcount(each) for each in engine.contents]
+        with find(engine.backend).open(engine):
+            gc.collect()
+            assert [sys.getrefcount(each) for each in engine.contents] == before
+
+
+def test_openvino_opens_nothing_but_an_ir(bundle: Path) -> None:
+    opened = read(bundle)
+    record = next(each for each in opened.engines if each["backend"] == "openvino")
+    engine = opened.engine(record, in_memory=True)
+    with pytest.raises(BuildError, match="OpenVINO refuses .*weights"):
+        find("openvino").open(replace(engine, parts=(), contents=engine.contents[:1]))
+    two = {"parts": engine.parts * 2, "contents": (*engine.contents, engine.contents[1])}
+    for other in (two, {"path": bundle / "student.onnx"}):
+        with pytest.raises(CorruptBundle, match="is no IR of OpenVINO"):
+            find("openvino").open(replace(engine, **other))
+
+
+def test_a_provider_without_batches_is_refused(bundle: Path) -> None:
+    opened = read(bundle)
+    record = next(each for each in opened.engines if each["backend"] == "onnxruntime")
+    engine = replace(opened.engine(record), options={"provider": "CUDAExecutionProvider"})
+    with pytest.raises(CorruptBundle, match="nobody says for which batches it was built"):
+        find("onnxruntime").open(engine)
+
+
+def test_an_engine_of_a_backend_that_nobody_knows_is_passed_over(bundle: Path) -> None:
+    def change(manifest: Any) -> None:
+        other = {**manifest["engines"][0], "backend": "tomorrow", "target": "tomorrow"}
+        manifest["engines"].insert(0, other)
+
+    _manifest(bundle, change)
+    with edgekd.load(bundle) as engine:
+        assert engine.target != "tomorrow"
+    with pytest.raises(BackendUnavailable) as caught:
+        edgekd.load(bundle, "tomorrow")
+    assert str(caught.value) == "tomorrow is unavailable: this edgekd does not know it"
+    result = run_cli("verify", bundle)
+    assert result.returncode == 0, result.stderr
+    assert "int8: not run here, tomorrow is unavailable" in result.stdout.replace("fp32", "int8")
 
 
 def test_every_byte_of_the_manifest_counts(bundle: Path) -> None:

@@ -60,10 +60,38 @@ def test_threads(built: dict[str, Path]) -> None:
     assert [each.split(", p50")[0] for each in lines] == [f"{built['bundle']}: 400 runs"] * 2
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("camera.py", ["{bundle}", "{folder}", "0"], "FPS must be more than 0, and is 0"),
+        ("camera.py", ["{bundle}", "{folder}"], "cannot identify image file"),
+        ("camera.py", ["{folder}", "{folder}"], "is not a bundle"),
+        ("classify.py", ["{folder}", "{folder}/note.txt"], "is not a bundle"),
+        ("classify.py", ["{bundle}", "{folder}/note.txt"], "cannot identify image file"),
+        ("threads.py", ["{folder}"], "is not a bundle"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    name: str, arguments: list[str], words: str, built: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "note.txt").write_text("no image")
+    given = [each.format(bundle=built["bundle"], folder=tmp_path) for each in arguments]
+    command = [sys.executable, str(EXAMPLES / name), *given]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_all_examples_are_listed() -> None:
+    told = (EXAMPLES / "README.md").read_text()
+    assert all(f"`python {each.name} " in told for each in EXAMPLES.glob("*.py"))
+
+
 @pytest.mark.parametrize("name", ["camera.py", "classify.py", "threads.py"])
 def test_an_example_is_short_and_says_how_it_is_called(name: str) -> None:
     text = (EXAMPLES / name).read_text()
-    assert len(text.splitlines()) < 60
+    assert len(text.splitlines()) < 70
     assert f"python {name} BUNDLE" in text
     assert f"`python {name} BUNDLE" in (EXAMPLES / "README.md").read_text()
     command = [sys.executable, str(EXAMPLES / name)]

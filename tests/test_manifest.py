@@ -73,6 +73,10 @@ def test_another_major_version_is_refused_and_nothing_else_looked_at(name: str) 
         ("dimension 2**31", "lacks or misstates 'outputs[0].shape[1]'"),
         ("too large by a byte", "lacks or misstates 'outputs[0].shape'"),
         ("a std too few", "lacks or misstates 'preprocessing.std'"),
+        ("a std below what float32 holds", "lacks or misstates 'preprocessing.std[1]'"),
+        ("a label too many", "lacks or misstates 'labels'"),
+        ("opt_batch 'many'", "lacks or misstates 'engines[0].options.opt_batch'"),
+        ("batches from 5 to 4", "lacks or misstates 'engines[0].options.min_batch'"),
         ("engine's path: out", 'names "../outside", outside the bundle'),
         ("file's path: newline", r'names "engines/a\n", outside the bundle'),
         ("golden outputs that are no file", 'has no file "golden/none.npy"'),
@@ -132,12 +136,14 @@ _ONLY_READERS_SEE = {
     "preprocessing.mean is list", "preprocessing.std is list",
     "channels last, and the shape is not", "another number of channels", "channels that vary",
     "too large by a byte", "too large by its items", "so large that 64 bits do not hold it",
+    "a label too many", "an output too many", "batches from 5 to 4",
     "golden images that are no file", "golden outputs that are no file", "golden.images is text",
     "engines.0.golden is text", "files is object",
     # bytes, where a schema counts characters
     *(f"{what}'s path: too long in UTF-8" for what in ("engine", "part", "file", "source")),
     # Python's $ in the schema's patterns, which other languages' do not share
     "schema '1.0\\n'", "backend 'a\\n'",
+    *(f"{name}_batch '1\\n'" for name in ("min", "opt", "max")),
 }  # fmt: skip
 
 
@@ -161,6 +167,14 @@ def test_sealing_again_changes_nothing_and_the_order_of_keys_does_not_matter() -
     assert resealed(text) == text
     first = {"content": "ab" * 32, **json.loads(text)}
     assert parse(sealed(first).encode(), WHERE) == json.loads(sealed(first))
+
+
+@pytest.mark.parametrize("zeros", ["0" * 64, "a" + "0" * 65])
+def test_zeros_that_sealing_would_replace_are_not_written(zeros: str) -> None:
+    record = {**json.loads(good()), "labels": ["no", zeros]}
+    with pytest.raises(BundleError, match="the manifest holds 64 zeros in a row"):
+        sealed(record)
+    assert json.loads(sealed({**record, "labels": ["no", "0" * 63]}))["labels"][1] == "0" * 63
 
 
 def test_the_record_of_a_preprocessing() -> None:

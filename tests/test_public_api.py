@@ -21,10 +21,10 @@ SIGNATURES = {
     "Engine.__call__": "(self, images: 'npt.NDArray[Any] | Sequence[npt.NDArray[Any]]',"
     " order: 'str' = 'RGB') -> 'npt.NDArray[np.float32]'",
     "Engine.run": "(self, tensor: 'npt.NDArray[Any] | Arrays') -> 'npt.NDArray[Any]'",
-    "Engine.bind": "(self, batch: 'int' = 1) -> 'Binding'",
+    "Engine.bind": "(self, batch: 'int | None' = None) -> 'Binding'",
     "Engine.stream": "(self, depth: 'int' = 1, policy: 'str' = 'drop-oldest',"
     " workers: 'int' = 1) -> 'Stream'",
-    "Engine.warmup": "(self, runs: 'int' = 10, batch: 'int' = 1) -> 'None'",
+    "Engine.warmup": "(self, runs: 'int' = 10, batch: 'int | None' = None) -> 'None'",
     "Engine.stats": "(self) -> 'Stats'",
     "Engine.reset_stats": "(self) -> 'None'",
     "Engine.check_golden": "(self) -> 'float'",

@@ -254,13 +254,14 @@ def test_a_model_whose_batch_is_fixed(make: Make, tmp_path: Path) -> None:
 def test_a_model_that_takes_no_image(make: Make, tmp_path: Path) -> None:
     tensors = [
         {"name": "tokens", "dtype": "int64", "shape": ["batch", "length"]},
-        {"name": "mask", "dtype": "bool", "shape": ["batch", 5]},
+        {"name": "mask", "dtype": "bool", "shape": ["batch", 5, 2]},
     ]
     given = {**asdict(SHAPED), "color": "L"}
     bundle = make(ORT, inputs=tensors, outputs=tensors[1:], preprocessing=given)
     made, config = _export(bundle, tmp_path / "models")
-    assert [list(each.dims) for each in config.input] == [[-1], [5]]
+    assert [list(each.dims) for each in config.input] == [[-1], [5, 2]]
     assert [each.data_type for each in config.input] == [9, 1]
+    assert made.notes[0].startswith("the engine takes int64 tensors: ")
     assert not config.model_warmup
     assert not (made.model / "warmup").exists()
     assert not config.output[0].label_filename
@@ -304,11 +305,12 @@ UNBUILT = {**TRT, "version": "", "path": "engines/trt/int8.onnx", "parts": []}
         (ORT, {"version": 0}, RecipeError, "--version: 0 is no version"),
         (ORT, {"max_batch": 0}, RecipeError, "--max-batch: 0 is no batch of onnxruntime int8"),
         (TRT, {"max_batch": 17}, RecipeError, "give 1 to 16"),
+        ({**OPENVINO, "parts": []}, {}, BundleError, "0 files that could be Triton's model.bin"),
         (
-            {**TRT, "options": {"max_batch": "many"}},
+            {**OPENVINO, "parts": ["a.bin", "b.bin"]},
             {},
-            CorruptBundle,
-            "'many', which is no number",
+            BundleError,
+            "openvino int8 has 2 files that could be",
         ),
     ],
 )
@@ -327,13 +329,74 @@ def test_nothing_is_replaced_and_nothing_is_left_half_written(make: Make, tmp_pa
     bundle, folder = make(ORT), tmp_path / "models"
     first = triton.export(bundle, folder).model / "config.pbtxt"
     text = first.read_bytes()
-    with pytest.raises(RecipeError, match="beasts: there is such a model already"):
-        triton.export(bundle, folder, version=2)
+    with pytest.raises(
+        RecipeError, match="beasts: there is such a model already, with a version 1"
+    ):
+        triton.export(bundle, folder)
     (bundle.root / "engines" / "ort" / "int8.onnx").write_bytes(b"changed")
     with pytest.raises(CorruptBundle, match="is not the file that the manifest names"):
         triton.export(bundle, folder, name="second")
     assert [each.name for each in folder.iterdir()] == ["beasts"]
     assert first.read_bytes() == text
+
+
+def test_a_further_version_of_the_same_model(make: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    first, config = _export(make(ORT), folder)
+    labels = (first.model / "labels.txt").read_bytes()
+    newer = make({**ORT, "path": "engines/ort/newer.onnx", "version": "2.0"})
+    made, after = _export(newer, folder, version=3)
+    origin = json.loads(after.parameters["edgekd.engine"].string_value)
+    assert (origin["sha256"], origin["version"]) == (newer.engines[0]["sha256"], "2.0")
+    older = make({**ORT, "path": "engines/ort/older.onnx"})
+    _, kept = _export(older, folder, version=2)
+    assert kept == after  # it tells of the latest
+    for each, name in enumerate(("int8", "older", "newer"), 1):
+        content = (made.model / str(each) / "model.onnx").read_bytes()
+        assert content == f"engines/ort/{name}.onnx".encode()
+    after.parameters["edgekd.engine"].string_value = config.parameters["edgekd.engine"].string_value
+    assert after == config
+    assert (made.model / "labels.txt").read_bytes() == labels
+    assert [each.name for each in folder.iterdir()] == ["beasts"]
+
+
+@pytest.mark.parametrize(
+    "change", ["batch", "labels", "edited", "no config", "link", "file", "preprocessing"]
+)
+def test_a_version_of_another_model_is_refused(make: Make, tmp_path: Path, change: str) -> None:
+    folder, options, other = tmp_path / "models", {}, {}
+    model = triton.export(make(ORT), folder).model
+    match change:
+        case "batch":
+            options = {"max_batch": 4}
+        case "labels":
+            other = {"labels": ["cat", "dog", "worm"]}
+        case "preprocessing":
+            other = {"preprocessing": {**asdict(SHAPED), "crop": 0.5}}
+        case "edited":
+            with (model / "config.pbtxt").open("a") as file:
+                file.write("model_transaction_policy { decoupled: false }\n")
+        case "no config":
+            (model / "config.pbtxt").unlink()
+        case "link":
+            model.rename(tmp_path / "moved")
+            model.symlink_to(tmp_path / "moved")
+        case "file":
+            model.rename(tmp_path / "moved")
+            model.touch()
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(RecipeError, match="such a model already, and its config.pbtxt or labels"):
+        triton.export(make(ORT, **other), folder, version=2, **options)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_what_an_input_of_half_precision_takes_is_told(make: Make, tmp_path: Path) -> None:
+    half = {"inputs": [{"name": "image", "dtype": "float16", "shape": ["batch", 1, 4, 4]}]}
+    made, config = _export(make(ORT, **half), tmp_path / "models")
+    assert made.notes[0].startswith("the engine takes float16 tensors")
+    assert config.input[0].data_type == 10  # FP16
+    told = json.loads(config.parameters["edgekd.preprocessing"].string_value)
+    assert told["dtype"] == "float16"
 
 
 def test_a_place_that_cannot_be_written(make: Make, tmp_path: Path) -> None:
@@ -390,5 +453,8 @@ def test_the_command(make: Make, tmp_path: Path) -> None:
         f"{folder / 'b'}: onnxruntime int8 by onnxruntime, batches of up to 8\n"
     )
     again = run_cli("export-triton", bundle.root, folder)
-    assert_one_line(again, 2, "there is such a model already", "--name")
+    assert_one_line(again, 2, "there is such a model already", "--version", "--name")
+    again = run_cli("export-triton", bundle.root, folder, "--version", "2", "--max-batch", "4")
+    assert again.returncode == 0, again.stderr
+    assert (folder / "beasts" / "2" / "model.plan").is_file()
     assert_one_line(run_cli("export-triton", tmp_path / "none", folder), 2, "is not a bundle")

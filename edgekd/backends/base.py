@@ -287,6 +287,9 @@ def require(backend: Backend) -> None:
 
 def batches(engine: EngineFile) -> tuple[int, int | None]:
     """The smallest and the largest batch that an engine takes; None for any."""
+    for spec in engine.model_inputs[:1]:
+        if spec.shape and isinstance(spec.shape[0], int):
+            return spec.shape[0], spec.shape[0]
     most = engine.options.get("max_batch")
     return int(engine.options.get("min_batch", 1)), None if most is None else int(most)
 
@@ -299,11 +302,14 @@ def run_any(session: Runs, engine: EngineFile, feeds: Arrays, most: int = 0) -> 
         engine: says which batches it takes.
         feeds: inputs by name.
         most: the largest part to run at once; 0 for what the engine takes.
+
+    Raises:
+        EngineError: it is empty.
     """
     least, largest = batches(engine)
     total = len(next(iter(feeds.values())))
     if not total:
-        return dict(session.run(feeds))  # which says so, where it does not take that
+        raise EngineError("a batch of no images was given", "give one at least")
     size = max(least, min(each for each in (most, largest, total) if each))
     parts = []
     for begin in range(0, total, size):

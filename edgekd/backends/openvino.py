@@ -5,8 +5,9 @@ Its engine is an IR, ``model.xml`` beside ``model.bin``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from edgekd.backends.base import (
     run_times,
     sized,
 )
-from edgekd.errors import BackendUnavailable, BuildError, StageError
+from edgekd.errors import BackendUnavailable, BuildError, CorruptBundle, StageError
 from edgekd.measurements import LayerTime
 from edgekd.progress import Progress, silent
 from edgekd.targets import Target
@@ -59,9 +60,7 @@ class OpenVino:
             openvino.save_model(converted, path, compress_to_fp16=False)
         except RuntimeError as error:
             raise BuildError(f"OpenVINO refuses {model.path}: {_first_line(error)}") from error
-        with _open_ir(path, 1) as session:
-            inputs, outputs = session.inputs, session.outputs
-        return EngineFile(
+        engine = EngineFile(
             role="",
             target=target.name,
             backend=self.name,
@@ -70,10 +69,12 @@ class OpenVino:
             precision=model.precision,
             path=path,
             parts=(path.with_suffix(".bin"),),
-            model_inputs=inputs,
-            model_outputs=outputs,
+            model_inputs=model.model_inputs,
+            model_outputs=model.model_outputs,
             executed=True,
         )
+        with self.open(engine) as session:
+            return replace(engine, model_inputs=session.inputs, model_outputs=session.outputs)
 
     def open(
         self,
@@ -85,7 +86,7 @@ class OpenVino:
         streams: int = 1,
     ) -> OpenVinoSession:
         """See ``Backend.open``; any device of OpenVINO's takes an IR."""
-        return _open_ir(engine.path, threads, device or "CPU", streams)
+        return OpenVinoSession(_compile(engine, threads, device or "CPU", streams))
 
     def profile(
         self, engine: EngineFile, feeds: Arrays, threads: int = 1, runs: int = 50
@@ -96,7 +97,7 @@ class OpenVino:
         share = max(1, runs // openvino_profile.ROUNDS)
         for _ in range(openvino_profile.ROUNDS):
             with openvino_profile.signal_stack_kept():
-                compiled = _compile(engine.path, threads, PERF_COUNT=True)
+                compiled = _compile(engine, threads, PERF_COUNT=True)
                 with OpenVinoSession(compiled) as session:
                     run_times(session, feeds, WARM_UP)
                     warm = openvino_profile.rows(compiled.get_runtime_model())
@@ -188,7 +189,8 @@ class OpenVinoBinding:
 
     def __init__(self, compiled: Any, inputs: Arrays, outputs: Arrays) -> None:
         tensor = _import().Tensor
-        self.inputs, self.outputs = inputs, outputs
+        # A tensor does not hold the array it is of: nobody shall be able to replace one.
+        self.inputs, self.outputs = MappingProxyType(dict(inputs)), MappingProxyType(dict(outputs))
         self._request = compiled.create_infer_request()
         for index, array in enumerate(self.inputs.values()):
             self._request.set_input_tensor(index, tensor(array, shared_memory=True))
@@ -219,11 +221,20 @@ def _import() -> Any:
     return openvino
 
 
-def _open_ir(path: Path, threads: int, device: str = "CPU", streams: int = 1) -> OpenVinoSession:
-    return OpenVinoSession(_compile(path, threads, device, streams))
+def _read(core: Any, engine: EngineFile) -> Any:
+    if not engine.contents:
+        return core.read_model(engine.path)
+    weights = [each for each in engine.parts if each.suffix == ".bin"]
+    if engine.path.suffix != ".xml" or len(weights) > 1:
+        # Other kinds of models may name files of their own, which nobody hashed.
+        raise CorruptBundle(f"{engine.path} is no IR of OpenVINO", "build the engine again")
+    # Copied to memory of OpenVINO's own: its wrappers would not keep these bytes alive.
+    return core.read_model(*(engine.read(each) for each in (engine.path, *weights)))
 
 
-def _compile(path: Path, threads: int, device: str = "CPU", streams: int = 1, **more: bool) -> Any:
+def _compile(
+    engine: EngineFile, threads: int, device: str = "CPU", streams: int = 1, **more: bool
+) -> Any:
     openvino = _import()
     core = openvino.Core()
     # A device that is there twice is called GPU.0 and GPU.1, and GPU is the first.
@@ -237,13 +248,13 @@ def _compile(path: Path, threads: int, device: str = "CPU", streams: int = 1, **
     if kind == "CPU":
         settings["INFERENCE_NUM_THREADS"] = threads * streams  # of all streams together
     try:
-        model = core.read_model(path)
+        model = _read(core, engine)
         for port in (*model.inputs, *model.outputs):
             if not port.get_names():  # as conversion from PyTorch leaves them
                 port.get_tensor().set_names({port.get_node().get_friendly_name()})
         return core.compile_model(model, device.upper(), settings)
     except RuntimeError as error:
-        raise BuildError(f"OpenVINO refuses {path}: {_first_line(error)}") from error
+        raise BuildError(f"OpenVINO refuses {engine.path}: {_first_line(error)}") from error
 
 
 def _spec(port: Any) -> TensorSpec:

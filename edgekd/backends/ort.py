@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import MappingProxyType, ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,13 @@ from edgekd.backends.base import (
     require_device,
     sized,
 )
-from edgekd.errors import BackendUnavailable, BuildError, EngineIncompatible, StageError
+from edgekd.errors import (
+    BackendUnavailable,
+    BuildError,
+    CorruptBundle,
+    EngineIncompatible,
+    StageError,
+)
 from edgekd.measurements import LayerTime
 from edgekd.progress import Progress, silent
 from edgekd.targets import Target
@@ -102,7 +109,8 @@ class OnnxRuntime:
             return _open_on_gpu(engine, threads, device)
         require_device(self.name, device, ["cpu"])
         _check_device(engine)
-        return open_model(engine.path, threads)
+        import_runtime()
+        return OrtSession(_session(_model(engine), _alone(engine, threads), str(engine.path)))
 
     def profile(
         self, engine: EngineFile, feeds: Arrays, threads: int = 1, runs: int = 50
@@ -134,19 +142,38 @@ def _options(target: Target) -> dict[str, str]:
     return {name: str(target.options[name]) for name in names}
 
 
+def _model(engine: EngineFile) -> Path | bytes:
+    return engine.contents[0] if engine.contents else engine.path
+
+
+def _alone(engine: EngineFile, threads: int) -> onnxruntime.SessionOptions:
+    """Options; a model in memory has no folder to take tensors from, which nobody hashed."""
+    options = _threaded(threads)
+    if engine.contents:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", os.devnull
+        )
+    return options
+
+
 def _open_on_gpu(engine: EngineFile, threads: int, device: str | None = None) -> OrtSession:
     import_runtime()
     name = engine.options["provider"]
     if name not in ort_providers.PROVIDERS:
         raise EngineIncompatible(name, "an EdgeKD that does not know it", "update edgekd")
-    batches = [int(engine.options[f"{word}_batch"]) for word in ("min", "opt", "max")]
+    words = ("min_batch", "opt_batch", "max_batch")
+    if not {*words} <= {*engine.options}:
+        raise CorruptBundle(f"{engine.path}: nobody says for which batches it was built")
+    batches = [int(engine.options[word]) for word in words]
     chosen = ort_providers.settings(name, engine.model_inputs, batches)
     if device is not None:
         ort_providers.require(name)
         here = [f"cuda:{number}" for number in range(len(cuda.gpus()))]
         require_device(name, device, here)
         chosen["device_id"] = device.rpartition(":")[2]
-    return OrtSession(*ort_providers.gpu_session(engine.path, _threaded(threads), name, chosen))
+    options = _alone(engine, threads)
+    session, placed = ort_providers.gpu_session(_model(engine), options, name, chosen)
+    return OrtSession(_without_model(session), placed)
 
 
 def _check_device(engine: EngineFile) -> None:
@@ -223,8 +250,12 @@ class OrtBinding:
     ) -> None:
         import onnxruntime as rt
 
-        self.inputs = {each.name: np.zeros(sized(each, batch), each.dtype) for each in inputs}
-        self.outputs = {each.name: np.zeros(sized(each, batch), each.dtype) for each in outputs}
+        read, written = (
+            {each.name: np.zeros(sized(each, batch), each.dtype) for each in specs}
+            for specs in (inputs, outputs)
+        )
+        # ONNX Runtime does not hold what it writes: nobody shall be able to replace an array.
+        self.inputs, self.outputs = MappingProxyType(read), MappingProxyType(written)
         self._run = session.run_with_iobinding
         self._bound = session.io_binding()
         for name, array in self.inputs.items():
@@ -326,7 +357,7 @@ def _session(
 
     options.log_severity_level = 4  # its errors are raised, and need not be logged as well
     try:
-        return rt.InferenceSession(
+        session = rt.InferenceSession(
             model,
             options,
             providers=[ort_providers.CPU],
@@ -334,6 +365,14 @@ def _session(
         )
     except ort_providers.errors() as error:
         raise BuildError(f"ONNX Runtime refuses {name}: {ort_providers.reason(error)}") from error
+    return _without_model(session)
+
+
+def _without_model(session: onnxruntime.InferenceSession) -> onnxruntime.InferenceSession:
+    """Lets go of the model's bytes, which a session keeps to begin anew with other providers."""
+    session.disable_fallback()
+    session._model_bytes = None
+    return session
 
 
 _TYPES = {

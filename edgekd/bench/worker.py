@@ -248,9 +248,9 @@ _ANSWERS = {"cold": _cold, "profile": _profile}
 
 
 def to_json(engine: EngineFile) -> dict[str, Any]:
-    """An engine as JSON, without what the store knows of it."""
+    """An engine as JSON, without what the store knows of it and what its files hold."""
     record = asdict(engine)
-    for name in ("key", "content", "files", "inputs", "producer_versions"):
+    for name in ("key", "content", "files", "inputs", "producer_versions", "contents"):
         del record[name]
     record["path"] = str(engine.path)
     record["parts"] = [str(each) for each in engine.parts]

@@ -38,8 +38,10 @@ def export_triton(
 
     It holds the bundle's best measured engine of ONNX Runtime, OpenVINO or TensorRT, labels, a
     golden image to warm up with, and config.pbtxt. Preprocessing is left to clients:
-    config.pbtxt tells it. Exit code 2: an argument is wrong, or there is such a model already; 4:
-    a file of the bundle was changed, or the engine is yet to be built on its device.
+    config.pbtxt tells it. A further --version is added to a model that is there if config.pbtxt
+    and the labels are the same; what they say of the engine itself is of the latest version. Exit
+    code 2: an argument is wrong, or there is such a version or another model already; 4: a file of
+    the bundle was changed, or the engine is yet to be built on its device.
     """
     from edgekd import bundle as bundles
     from edgekd import triton

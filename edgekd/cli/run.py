@@ -45,10 +45,11 @@ def run(
             for row in _logits(engine, _read(Path(name), engine.shape[0]), name):
                 shares = np.exp(row - row.max())
                 best = int(row.argmax())
+                labels = engine.classes
                 results.append(
                     {
                         "input": name,
-                        "label": engine.classes[best],
+                        "label": labels[best] if best < len(labels) else str(best),
                         "share": float(shares[best] / shares.sum()),
                         "logits": row.tolist(),
                     }
@@ -62,12 +63,17 @@ def run(
 
 
 def _logits(engine: Engine, images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    import numpy as np
+
     from edgekd.errors import DataError, EngineError
 
     try:
-        return engine(images)
+        logits = engine(images)
     except EngineError as error:
         raise DataError(f"{name}: {error.message}", error.hint) from error
+    if not np.isfinite(logits).all():
+        raise DataError(f"{name}: the engine answers with NaN or infinity")
+    return logits
 
 
 def _read(path: Path, channels: int) -> npt.NDArray[Any]:
@@ -79,10 +85,14 @@ def _read(path: Path, channels: int) -> npt.NDArray[Any]:
 
     if path.suffix == ".npy":
         try:
-            array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            reason = getattr(error, "strerror", None) or error
+            # Mapped, so that a header that lies about its size costs no memory.
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except Exception as error:  # numpy's reader raises whatever its header's parser does
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise DataError(f"{path} cannot be read as .npy ({reason})") from error
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise DataError(f"{path} cannot be read as .npy (it is an archive of several)")
         return array
     try:
         pixels.require()

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from edgekd import bundle as bundles
 from edgekd.backends.base import GpuOptions
-from edgekd.errors import BackendUnavailable, BundleError, EngineIncompatible, near_matches
+from edgekd.errors import (
+    BackendUnavailable,
+    BundleError,
+    EngineIncompatible,
+    RecipeError,
+    near_matches,
+)
+from edgekd.runtime.arguments import instance, shown
 from edgekd.runtime.binding import Binding
 from edgekd.runtime.engine import Engine
 from edgekd.runtime.queue import POLICIES, Stream
@@ -35,13 +42,14 @@ def load(
         path: a ``.edgekd`` folder.
         target: only this target's engines.
         precision: only engines of this precision.
-        threads: of a CPU, for one inference.
+        threads: of a CPU, for one inference; 1024 at most.
         device: where to run, as the runtime calls it: ``cpu``, ``cuda:0``, or a name of OpenVINO's
             such as ``GPU`` or ``NPU``; None for what the engine was built for.
         streams: how many inferences are to run at once, each in a thread of yours; further ones
-            may, but may wait for each other. OpenVINO takes ``threads`` processors for each.
-        deadline_ms: an answer that takes longer counts as a miss; 0 for none, and None for the
-            bundle's budget.
+            may, but may wait for each other; 1024 at most. OpenVINO takes ``threads`` processors
+            for each.
+        deadline_ms: an answer that takes longer counts as a miss; 0 or infinity for none, and
+            None for the bundle's budget.
         gpu: how it is run on a GPU, see ``edgekd.backends.base.GpuOptions``; None for what the
             engine was built with.
 
@@ -50,9 +58,15 @@ def load(
         CorruptBundle: a file is missing or was changed.
         BackendUnavailable, EngineIncompatible: none of them can run here; why not the first, or
             why none has the device that was asked for.
-        RecipeError: a number is none that makes sense.
+        RecipeError: an argument is of another type, or a number none that makes sense.
     """
-    bundle = bundles.read(Path(path))
+    for what, name in (("target", target), ("precision", precision)):
+        instance(what, name, str, "name")
+    try:
+        place = Path(path)
+    except TypeError as error:
+        raise RecipeError(f"{shown(path)} is no path", path="path") from error
+    bundle = bundles.read(place)
     records = [
         each
         for each in bundle.engines

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from threading import Lock
 from time import perf_counter_ns
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,15 @@ class Binding:
     """Write into ``inputs``, ``run``, read from ``outputs``; for one thread at a time.
 
     Attributes:
-        inputs: arrays by name, which the runtime reads where they lie.
+        inputs: arrays by name, which the runtime reads where they lie; none can be replaced.
         outputs: arrays by name, which the runtime writes; the next run overwrites them.
     """
 
     def __init__(
         self, bound: base.Binding, run: Callable[[], None], tally: Tally, name: str
     ) -> None:
-        self.inputs: Mapping[str, npt.NDArray[Any]] = bound.inputs
-        self.outputs: Mapping[str, npt.NDArray[Any]] = bound.outputs
+        self.inputs: Mapping[str, npt.NDArray[Any]] = MappingProxyType(dict(bound.inputs))
+        self.outputs: Mapping[str, npt.NDArray[Any]] = MappingProxyType(dict(bound.outputs))
         self._run = run
         self._tally = tally
         self._name = name
@@ -41,15 +42,13 @@ class Binding:
             EngineError: another thread runs this binding, or the engine is closed.
         """
         begin = perf_counter_ns()
-        if not self._lock.acquire(blocking=False):
+        if self._lock.locked():
             raise EngineError(
                 f"this binding of {self._name} is run by another thread",
                 "bind once for each thread",
             )
-        try:
+        with self._lock:  # which leaves it free, wherever an interrupt comes
             self._run()
-        finally:
-            self._lock.release()
         self._tally.add(perf_counter_ns() - begin)
 
     def _end(self, error: EngineError) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from dataclasses import replace
+from math import inf
+from numbers import Real
 from threading import Lock
 from time import perf_counter_ns
 from types import TracebackType
@@ -15,12 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.artifacts import TensorSpec
-from edgekd.backends.base import Arrays, GpuOptions, Runs, batches, find, run_any, sized
+from edgekd.backends.base import Arrays, Backend, GpuOptions, batches, find, run_any, sized
 from edgekd.bundle import Bundle
-from edgekd.errors import CorruptBundle, EngineError, RecipeError, near_matches
+from edgekd.errors import BackendUnavailable, CorruptBundle, EngineError, RecipeError, near_matches
+from edgekd.manifest import REBUILD
+from edgekd.runtime.arguments import instance, shown, whole
 from edgekd.runtime.binding import Binding
 from edgekd.runtime.images import as_array, image_shape, to_input
-from edgekd.runtime.pool import Pool, closed
+from edgekd.runtime.pool import Pool, closed, no_room
 from edgekd.runtime.queue import Stream
 from edgekd.runtime.tally import Stats, Tally
 
@@ -57,9 +61,10 @@ class Engine:
         streams: int = 1,
         deadline_ms: float | None = None,
     ) -> None:
-        for what, number in (("threads", threads), ("streams", streams)):
-            if number < 1:
-                raise RecipeError(f"{number} is less than 1", path=what)
+        threads = whole("threads", threads, most=_MOST)
+        streams = whole("streams", streams, most=_MOST)
+        instance("device", device, str, "name")
+        instance("gpu", gpu, GpuOptions, "GpuOptions")
         self._tally = Tally(_deadline_ns(deadline_ms, bundle.manifest["budget"]))
         self.classes = bundle.classes
         self.target: str = record["target"]
@@ -67,18 +72,18 @@ class Engine:
         self._bundle = bundle
         self._record = record
         self._name = f"{bundle.root.name} {self.target} {self.precision}"
-        self._file = bundle.engine(record)
-        session = find(record["backend"]).open(
-            self._file, threads, gpu, device=device, streams=streams
+        held = bundle.engine(record, in_memory=True)
+        session = _backend(record["backend"]).open(
+            held, threads, gpu, device=device, streams=streams
         )
         self.inputs = session.inputs
         self.outputs = session.outputs
+        self._file = replace(
+            held, contents=(), model_inputs=self.inputs, model_outputs=self.outputs
+        )
         self._pool = Pool(self._name, session, streams)
         self._preprocessing = bundle.preprocessing
         self._least, most = batches(self._file)
-        fixed = self.inputs[0].shape[0]
-        if isinstance(fixed, int):
-            self._least = most = fixed
         self._most = most or sys.maxsize
         self._input, self._output = self.inputs[0].name, self.outputs[0].name
         self._dtype = np.dtype(self.inputs[0].dtype)
@@ -104,14 +109,15 @@ class Engine:
 
         Args:
             images: uint8 pixels (height, width, channels) of any size, or (height, width) in grey;
-                several of one size with n in front, or a list of images of any sizes. What has the
-                model's own (channels, height, width), with or without n, is taken as cut out and
-                resized already, and grey may leave out its channel then; float32 in the shape of
-                the engine's input is taken as preprocessed altogether.
+                several of one size with n in front, or a list of images of any sizes. In grey,
+                (n, height, width) are images too where they are of the model's size. What has the
+                model's own (channels, height, width), with or without n, is alone taken as cut out
+                and resized already; float32 in the shape of the engine's input, for which grey may
+                leave out its channel, is taken as preprocessed altogether.
             order: of the channels of pixels, ``RGB``, or ``BGR`` as OpenCV has them.
 
         Raises:
-            EngineError: the shape or the type is another, or the engine is closed.
+            EngineError: the shape or the type is another, there are none, or the engine is closed.
         """
         begin = perf_counter_ns()
         logits = self._answer(images, order)
@@ -122,10 +128,12 @@ class Engine:
         """The first output for inputs that are preprocessed already, with nothing in between.
 
         Args:
-            tensor: the input, with the batch in front; of several inputs, all by name.
+            tensor: the input, with the batch in front, of any size; of several inputs, all by
+                name.
 
         Raises:
-            EngineError: the shape or the type is another, or the engine is closed.
+            EngineError: the shape or the type is another, the batch is empty, or the engine is
+                closed.
         """
         begin = perf_counter_ns()
         if (
@@ -134,26 +142,36 @@ class Engine:
             and tensor.dtype is self._dtype
             and tensor.flags.c_contiguous
         ):
-            context = self._pool.take()
+            pool = self._pool
             try:
-                output = context.run({self._input: tensor})[self._output]
+                context = pool.free.pop()  # as ``take``, whose call would take as long
+            except IndexError:
+                context = pool.take()
+            try:
+                with context.busy:
+                    output = context.session.run({self._input: tensor})[self._output]
             finally:
-                self._pool.give(context)
+                pool.give(context)
         else:
             output = self._run(self._checked(tensor))
         self._tally.add(perf_counter_ns() - begin)
         return output
 
-    def bind(self, batch: int = 1) -> Binding:
+    def bind(self, batch: int | None = None) -> Binding:
         """Memory that the runtime reads and writes itself, for runs without a copy.
 
         Each thread needs a binding of its own. Where a context is (see the class), runs of its
         bindings and the engine's own wait for each other.
 
+        Args:
+            batch: how many images; None for the fewest that the engine takes.
+
         Raises:
-            EngineError: the engine does not take that batch, or is closed.
+            EngineError: the engine does not take that batch, there is no memory for it, or the
+                engine is closed.
+            RecipeError: the batch is no number.
         """
-        self._check_batch(batch)
+        batch = self._checked_batch(batch)
         with self._lock:
             self._check_open()
             binding = Binding(*self._pool.bind(batch), self._tally, self._name)
@@ -172,7 +190,7 @@ class Engine:
             workers: how many frames are worked on at once, see ``streams`` of ``edgekd.load``.
 
         Raises:
-            RecipeError: there is no such policy, or a number is less than one.
+            RecipeError: there is no such policy, or a number is none that makes sense.
             EngineError: the engine is closed.
         """
         with self._lock:
@@ -181,21 +199,28 @@ class Engine:
             self._streams.add(stream)
         return stream
 
-    def warmup(self, runs: int = 10, batch: int = 1) -> None:
-        """Runs zeros so many times in each context, uncounted: first runs are slow ones.
+    def warmup(self, runs: int = 10, batch: int | None = None) -> None:
+        """Runs zeros so many times in each idle context, uncounted: first runs are slow ones.
+
+        Args:
+            runs: how many times.
+            batch: see ``bind``.
 
         Raises:
-            EngineError: an input has no fixed shape, or the engine is closed.
+            EngineError: an input has no fixed shape, or as ``bind``.
+            RecipeError: a number is none that makes sense.
         """
-        self._check_batch(batch)
-        feeds = {each.name: np.zeros(sized(each, batch), each.dtype) for each in self.inputs}
-        contexts: list[Runs] = []
+        runs, batch = whole("runs", runs, least=0), self._checked_batch(batch)
         try:
-            while len(contexts) < self._pool.made:
-                contexts.append(self._pool.take())
+            feeds = {each.name: np.zeros(sized(each, batch), each.dtype) for each in self.inputs}
+        except (MemoryError, ValueError, OverflowError) as error:  # as numpy has it
+            raise no_room(batch) from error
+        contexts = self._pool.idle()
+        try:
             for context in contexts:
-                for _ in range(runs):
-                    context.run(feeds)
+                with context.busy:
+                    for _ in range(runs):
+                        context.session.run(feeds)
         finally:
             for context in contexts:
                 self._pool.give(context)
@@ -212,10 +237,17 @@ class Engine:
         """Runs the golden images; returns the largest difference to the recorded outputs.
 
         Raises:
-            CorruptBundle: the difference is larger than the manifest allows.
+            CorruptBundle: the difference is larger than the manifest allows, or they are of
+                another shape.
         """
         expected = self._bundle.golden_outputs(self._record)
         found = self._answer(self._bundle.golden_images(), "RGB")
+        if found.shape != expected.shape:
+            raise CorruptBundle(
+                f"{self._bundle.root}: {self.target} {self.precision} gives outputs of shape"
+                f" {found.shape}, and the golden ones are {expected.shape}",
+                REBUILD,
+            )
         difference = float(np.abs(found - expected).max())
         allowed = float(self._record["tolerance"])
         if not difference <= allowed:
@@ -229,7 +261,8 @@ class Engine:
     def close(self) -> None:
         """Waits for whoever runs it, and gives the engine's memory back.
 
-        Frames that wait in a stream are dropped. A second time does nothing.
+        Frames that wait in a stream are dropped. A second time does nothing. In a stream's own
+        thread, such as a future's callback is in, it does not wait for the streams' threads.
         """
         with self._lock:
             self._closed = True
@@ -260,21 +293,27 @@ class Engine:
         """The first output, of a batch of any size."""
         context = self._pool.take()
         try:
-            output: npt.NDArray[Any] = run_any(context, self._file, feeds)[self._output]
+            with context.busy:
+                found = run_any(context.session, self._file, feeds)
         finally:
             self._pool.give(context)
+        output: npt.NDArray[Any] = found[self._output]
         return output
 
     def _check_open(self) -> None:
         if self._closed:
             raise closed(self._name)
 
-    def _check_batch(self, batch: int) -> None:
+    def _checked_batch(self, asked: int | None) -> int:
+        if asked is None:
+            return self._least
+        batch = whole("batch", asked, least=-sys.maxsize)
         if not self._least <= batch <= self._most:
             most = f"to {self._most}" if self._most < sys.maxsize else "on"
             raise EngineError(
                 f"{self._name} takes batches from {self._least} {most}, and {batch} was asked for"
             )
+        return batch
 
     def _checked(self, given: Any) -> Arrays:
         """The inputs by name, of the right types and shapes."""
@@ -297,15 +336,28 @@ class Engine:
 
 
 _SEEN = 64
+_MOST = 1024
+"""Threads, and streams; as in C++."""
 _LONGEST_MS = 1e9
 """What a manifest allows beyond that is none, here and in C++."""
 
 
+def _backend(name: str) -> Backend:
+    """As ``find``, of a manifest that a newer version may have written."""
+    try:
+        return find(name)
+    except RecipeError as error:
+        raise BackendUnavailable(name, "", "this edgekd does not know it") from error
+
+
 def _checked(spec: TensorSpec, value: Any) -> npt.NDArray[Any]:
     array = as_array(f"input '{spec.name}'", value)
-    same = array.ndim == len(spec.shape) and all(
-        isinstance(size, str) or size == given
-        for size, given in zip(spec.shape, array.shape, strict=True)
+    same = (
+        array.ndim == len(spec.shape)
+        and all(  # but for the batch, which ``run_any`` fits
+            isinstance(size, str) or size == given
+            for size, given in zip(spec.shape[1:], array.shape[1:], strict=True)
+        )
     )
     if array.dtype != spec.dtype or not same or not array.ndim:
         wanted = f"{spec.dtype} of shape ({', '.join(map(str, spec.shape))})"
@@ -316,10 +368,16 @@ def _checked(spec: TensorSpec, value: Any) -> npt.NDArray[Any]:
 
 def _deadline_ns(asked_ms: float | None, budget: Mapping[str, Any]) -> int:
     """The deadline that was asked for, else the budget's, else that of its rate; 0 for none."""
-    if asked_ms is not None and not (isfinite(asked_ms) and asked_ms >= 0):
-        raise RecipeError(f"{asked_ms} is no time", "0 is for none", path="deadline_ms")
-    if asked_ms is None:
-        asked_ms = budget.get("deadline_ms")
-    if asked_ms is None:
-        asked_ms = 1000 / budget["fps"] if (budget["fps"] or 0) > 0 else 0
-    return round(asked_ms * 1e6) if 0 < asked_ms < _LONGEST_MS else 0
+    if asked_ms is not None:
+        instance("deadline_ms", asked_ms, Real, "number")
+        if not (0 <= asked_ms < _LONGEST_MS or asked_ms == inf):
+            raise RecipeError(
+                f"{shown(asked_ms)} is no time up to {_LONGEST_MS:g} ms",
+                "0 is for none",
+                path="deadline_ms",
+            )
+        return max(1, round(asked_ms * 1e6)) if 0 < asked_ms < inf else 0
+    own_ms = budget.get("deadline_ms")
+    if own_ms is None:
+        own_ms = 1000 / budget["fps"] if (budget["fps"] or 0) > 0 else 0
+    return round(own_ms * 1e6) if 0 < own_ms < _LONGEST_MS else 0

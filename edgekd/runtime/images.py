@@ -44,19 +44,21 @@ def to_input(
         preprocessing: what uint8 images need.
 
     Raises:
-        EngineError: they are neither images nor inputs.
+        EngineError: they are neither images nor inputs, or there are none.
     """
     if order not in ORDERS:
         raise EngineError(f"the order of the channels is '{order}'", "give RGB or BGR")
     shape = image_shape(spec, preprocessing.layout)
     if isinstance(images, (list, tuple)):
+        _check_takes_pixels(spec)
         arrays = [as_array(f"image {number}", each) for number, each in enumerate(images)]
         pixels = [_pixels(each, order, shape, preprocessing) for each in arrays]
         if not pixels:
             raise EngineError("a list of no images was given")
         return normalise(np.concatenate(pixels), preprocessing)
     images = as_array("what was given", images)
-    if images.dtype == np.uint8:
+    if images.dtype == np.uint8 and spec.dtype != "uint8":
+        _check_takes_pixels(spec)
         return normalise(_pixels(images, order, shape, preprocessing), preprocessing)
     if str(images.dtype) != spec.dtype:
         raise EngineError(
@@ -64,6 +66,8 @@ def to_input(
         )
     tail = tuple(spec.shape[1:])
     batch = _planar(images, tail)
+    if batch is None and tail[0] == 1 and images.shape[-2:] == tail[1:] and images.ndim in (2, 3):
+        batch = images.reshape(-1, *images.shape[-2:])[:, None]
     if batch is None:
         told = "×".join(map(str, tail))
         raise EngineError(f"inputs have shape {images.shape}: expected (n, {told}) or ({told})")
@@ -78,8 +82,8 @@ def as_array(name: str, value: Any) -> npt.NDArray[Any]:
     """
     try:
         return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # as the value's own library has it
-        raise EngineError(f"{name} is no array ({error})") from error
+    except Exception as error:  # whatever the value's own library raises
+        raise EngineError(f"{name} is no array ({' '.join(str(error).split())})") from error
 
 
 def _pixels(
@@ -89,9 +93,12 @@ def _pixels(
     if images.dtype != np.uint8:
         raise EngineError(f"images are {images.dtype}", "give uint8 pixels")
     planar = _planar(images, shape)
-    if planar is not None:
+    if planar is not None and len(planar):
         return planar[:, ::-1] if order == "BGR" and shape[0] == 3 else planar
-    batch = list(images) if images.ndim == 4 else [images]
+    grey = shape[0] == 1 and images.ndim == 3 and images.shape[1:] == shape[1:]
+    batch = list(images) if grey or images.ndim == 4 else [images]
+    if not batch:
+        raise EngineError("a batch of no images was given", "give one at least")
     try:
         return np.stack([prepare(each, preprocessing, shape, order) for each in batch])
     except ValueError as error:
@@ -100,14 +107,14 @@ def _pixels(
 
 
 def _planar(images: npt.NDArray[Any], shape: tuple[int | str, ...]) -> npt.NDArray[Any] | None:
-    """A batch of what has the input's own shape, for which grey may leave out the channel."""
+    """A batch of what has that shape, or of that shape with n in front."""
     if images.shape[1:] == shape:
         return images
     if images.shape == shape:
         return images[None]
-    if shape[0] == 1 and images.shape[-2:] == shape[1:]:
-        if images.ndim == 3:
-            return images[:, None]
-        if images.ndim == 2:
-            return images[None, None]
     return None
+
+
+def _check_takes_pixels(spec: TensorSpec) -> None:
+    if spec.dtype != "float32":
+        raise EngineError(f"input '{spec.name}' is {spec.dtype}", "give it tensors")

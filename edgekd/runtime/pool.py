@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from threading import Event, Lock
-from weakref import finalize
+from os import getpid
+from threading import Lock
+from weakref import finalize, ref
 
 from edgekd.backends.base import Arrays, Binding, Runs, Session, can_bind, can_share
 from edgekd.errors import EngineError
 from edgekd.runtime.binding import Copied
 
 
+class Context:
+    """What is lent: a session, and a lock that whoever runs it holds meanwhile.
+
+    Sessions that cannot be opened once more are in several contexts, which have one lock.
+    """
+
+    __slots__ = ("__weakref__", "busy", "session")
+
+    def __init__(self, session: Runs, busy: Lock) -> None:
+        self.session = session
+        self.busy = busy
+
+
 class Pool:
     """Lends contexts to run; all sessions are closed with it, or when it is forgotten.
 
-    A session that cannot be opened once more (see ``base.Shares``) serves all threads, which
-    then wait for each other.
+    An interrupt may come between any two steps of whoever has a context. So it is the lock alone
+    that says whether a context runs, since ``with`` leaves none held; and one that was never given
+    back is known by its having gone, for it is held by nobody else.
 
     Args:
         name: of the engine, for errors.
@@ -24,7 +39,8 @@ class Pool:
         count: how many contexts to have from the beginning.
 
     Attributes:
-        made: how many there are.
+        free: the contexts that nobody has.
+        give: takes a context back.
     """
 
     def __init__(self, name: str, session: Session, count: int) -> None:
@@ -35,46 +51,46 @@ class Pool:
         self._lock = Lock()
         self._turn = None if can_share(session) else Lock()
         self._closed = False
-        self._back = Event()
-        self.made = 1
-        self._free: list[Runs] = [
-            self._first if self._turn is None else _InTurn(session, self._turn)
-        ]
+        self._process = getpid()
+        self._made: list[tuple[ref[Context], Runs, Lock]] = []
+        self.free = [self._new(session)]
         if self._turn is None:
-            self._free.extend([self._another() for _ in range(count - 1)])
+            self.free.extend([self._another() for _ in range(count - 1)])
+        self.give = self.free.append  # nothing can come between this call and its end
 
-    def take(self) -> Runs:
+    def take(self) -> Context:
         """A context for the caller alone, until it is given back.
 
         Raises:
             EngineError: the engine is closed.
         """
         try:
-            context = self._free.pop()
+            return self.free.pop()
         except IndexError:
             return self._another()
-        if self._closed:  # else threads that run without a pause would keep ``close`` waiting
-            self.give(context)
-            raise closed(self._name)
-        return context
 
-    def give(self, context: Runs) -> None:
-        """Takes it back."""
-        self._free.append(context)
-        if self._closed:
-            self._back.set()
+    def idle(self) -> list[Context]:
+        """Takes all that nobody has now, or else one more."""
+        found = []
+        while self.free:
+            found.append(self.take())
+        return found or [self.take()]
 
     def bind(self, batch: int) -> tuple[Binding, Callable[[], None]]:
         """Memory for a batch, and what runs it.
 
         Raises:
-            EngineError: the engine is closed, or more than the batch is free in a shape.
+            EngineError: the engine is closed, more than the batch is free in a shape, or there is
+                no memory for so many.
         """
         with self._lock:
             if self._closed:
                 raise closed(self._name)
             session, turn = self._first, self._turn
-            bound = session.bind(batch) if can_bind(session) else Copied(session, batch)
+            try:
+                bound = session.bind(batch) if can_bind(session) else Copied(session, batch)
+            except (MemoryError, ValueError, OverflowError) as error:  # as numpy has it
+                raise no_room(batch) from error
         if turn is None:
             return bound, bound.run
 
@@ -90,29 +106,40 @@ class Pool:
             if self._closed:
                 return
             self._closed = True
-        while True:
-            self._back.clear()
-            if len(self._free) == self.made:
-                break
-            self._back.wait()
-        self._free.clear()
+        ended = _Closed(self._name)
+        for lent, _, _ in self._made:
+            context = lent()
+            if context is not None:
+                context.session = ended  # for whoever has it, and is not running yet
+        if getpid() == self._process:  # else those who ran when it was forked are not here
+            for _, _, busy in self._made:
+                with busy:
+                    pass
+        self.free.clear()
+        self._made.clear()
         del self._first
         self._finalizer()
 
-    def _another(self) -> Runs:
+    def _another(self) -> Context:
         with self._lock:
             if self._closed:
                 raise closed(self._name)
-            context: Runs
+            for number, (lent, session, busy) in enumerate(self._made):
+                if lent() is None:  # whoever had it was interrupted
+                    context = Context(session, busy)
+                    self._made[number] = ref(context), session, busy
+                    return context
             if self._turn is not None:
-                context = _InTurn(self._first, self._turn)
-            else:
-                assert can_share(self._first)
-                session = self._first.another()
-                self._opened.append(session)
-                context = session
-            self.made += 1
-            return context
+                return self._new(self._first)
+            assert can_share(self._first)
+            more = self._first.another()
+            self._opened.append(more)
+            return self._new(more)
+
+    def _new(self, session: Runs) -> Context:
+        context = Context(session, self._turn or Lock())
+        self._made.append((ref(context), session, context.busy))
+        return context
 
 
 def closed(name: str) -> EngineError:
@@ -120,17 +147,20 @@ def closed(name: str) -> EngineError:
     return EngineError(f"{name} is closed", "open it again with edgekd.load")
 
 
-class _InTurn:
-    """A session that several threads have, of whom one runs it at a time."""
+def no_room(batch: int) -> EngineError:
+    """What is told of a batch that memory does not hold."""
+    return EngineError(f"there is no memory for a batch of {batch}", "ask for a smaller one")
 
-    def __init__(self, session: Session, turn: Lock) -> None:
-        self._run = session.run
-        self._turn = turn
+
+class _Closed:
+    """What a closed engine's contexts run."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def run(self, feeds: Arrays) -> Arrays:
-        """See ``Session.run``."""
-        with self._turn:
-            return self._run(feeds)
+        """See ``Runs.run``."""
+        raise closed(self._name)
 
 
 def _close(sessions: list[Session]) -> None:

@@ -6,16 +6,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from threading import Condition, Thread, current_thread
+from os import getpid
+from threading import Condition, RLock, Thread, current_thread
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any
-from weakref import finalize
+from weakref import finalize, ref
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekd.errors import EngineError, RecipeError, near_matches
+from edgekd.runtime.arguments import shown, whole
 from edgekd.runtime.tally import Tally
 
 Logits = npt.NDArray[np.float32]
@@ -24,15 +26,18 @@ Answer = Callable[[Any, str], Logits]
 POLICIES = {
     "queue": "every frame is answered; who submits waits while the queue is full",
     "drop-oldest": "a frame that finds the queue full takes the place of the oldest there",
-    "skip": "a frame that comes while all workers are busy is dropped",
+    "skip": "a frame that comes while all workers are busy, or in callbacks, is dropped",
 }
 """By the names that the benchmarks use."""
+_MOST = 1024
+"""Workers, as threads of an engine."""
 
 
 class Stream:
     """Frames to an engine, begun in the order in which they come. A context manager.
 
-    Any thread may submit. A frame that is dropped counts as a miss, and its future is cancelled.
+    Any thread may submit. A frame that is dropped counts as a miss, and its future is cancelled;
+    one for which the engine raises counts as one too.
 
     Args:
         answer: what answers a frame.
@@ -43,27 +48,28 @@ class Stream:
         workers: how many frames are worked on at once.
 
     Raises:
-        RecipeError: there is no such policy, or a number is less than one.
+        RecipeError: there is no such policy, or a number is none that makes sense.
     """
 
     def __init__(
         self, answer: Answer, tally: Tally, name: str, depth: int, policy: str, workers: int
     ) -> None:
+        if not isinstance(policy, str):
+            raise RecipeError(f"{shown(policy)} is no name", path="policy")
         if policy not in POLICIES:
             raise RecipeError(
                 f"no policy is called '{policy}'", near_matches(policy, POLICIES), path="policy"
             )
-        for what, number in (("depth", depth), ("workers", workers)):
-            if number < 1:
-                raise RecipeError(f"{number} is less than 1", path=what)
+        depth, workers = whole("depth", depth), whole("workers", workers, most=_MOST)
         self._name = name
         self._state = _State(tally, depth, policy, workers)
         self._threads = [
-            Thread(target=_work, args=(self._state, answer), name=f"edgekd {n}", daemon=True)
+            _Worker(target=_work, args=(self._state, answer), name=f"edgekd {n}", daemon=True)
             for n in range(workers)
         ]
+        self._process = getpid()
         # A stream that is forgotten, or left open until the process ends, ends its threads too.
-        self._finalizer = finalize(self, _end, self._state, self._threads, cancel=True)
+        self._finalizer = finalize(self, _leave, ref(self), self._state)
         for each in self._threads:
             each.start()
 
@@ -76,11 +82,17 @@ class Stream:
             The logits to come, or what the engine raised; cancelled where the frame was dropped.
 
         Raises:
-            EngineError: the stream is closed, or its own thread would wait for itself.
+            EngineError: the stream is closed or of the process before a fork, or its own thread
+                would wait for itself.
         """
+        if getpid() != self._process:  # where its threads are, and maybe the lock that they held
+            raise EngineError(
+                f"the stream of {self._name} is in the process that this one was forked from",
+                "open the engine and its stream after the fork",
+            )
         frame, dropped = _Frame(images, order), None
         state = self._state
-        with state.changed:
+        with state.lock:
             while state.open and state.full() and state.policy == "queue":
                 if current_thread() in self._threads:
                     raise EngineError(
@@ -102,11 +114,27 @@ class Stream:
     def close(self, cancel: bool = False) -> None:
         """Waits until all that was submitted is answered; a second time does nothing.
 
+        In a stream's own thread, such as a future's callback is in, it does not wait, for that
+        thread may be what others wait for. Where the process was forked it does nothing.
+
         Args:
             cancel: drop the frames that wait; those that are worked on are answered.
         """
-        self._finalizer.detach()
-        _end(self._state, self._threads, cancel)
+        if getpid() != self._process:
+            return
+        dropped: list[_Frame] = []
+        state = self._state
+        with state.lock:
+            state.open = False
+            while cancel and state.waiting:
+                dropped.append(state.waiting.popleft())
+            state.changed.notify_all()
+        for frame in dropped:
+            _drop(frame, state.tally)
+        if not isinstance(current_thread(), _Worker):
+            for each in self._threads:
+                each.join()
+            self._finalizer.detach()
 
     def __enter__(self) -> Stream:
         return self
@@ -127,20 +155,44 @@ class _Frame:
         self.submitted_ns = perf_counter_ns()
         self.images = images
         self.order = order
-        self.future: Future[Logits] = Future()
+        self.future = _Answer()
+
+
+class _Answer(Future[Logits]):
+    """A future that says whether it has callbacks.
+
+    Attributes:
+        watched: whether there are any.
+    """
+
+    watched = False
+
+    def add_done_callback(self, fn: Callable[[Future[Logits]], object]) -> None:
+        """See ``Future``."""
+        self.watched = True
+        super().add_done_callback(fn)
+
+
+class _Worker(Thread):
+    """A thread of a stream, which nobody waits for in another."""
 
 
 class _State:
-    """What a stream shares with its threads, who change it under ``changed``."""
+    """What a stream shares with its threads, who change it under ``lock``.
+
+    It is the lock itself that ``with`` takes: of the condition, an interrupt might leave it held.
+    """
 
     def __init__(self, tally: Tally, depth: int, policy: str, workers: int) -> None:
         self.tally = tally
         self.policy = policy
         self.places = workers + (0 if policy == "skip" else depth)
         self.waiting: deque[_Frame] = deque()
-        self.changed = Condition()
+        self.lock = RLock()
+        self.changed = Condition(self.lock)
         self.busy = 0
         self.open = True
+        self.forgotten = False
 
     def full(self) -> bool:
         """Whether no other frame may wait, but for those that an idle worker is about to take."""
@@ -159,19 +211,30 @@ def _drop(frame: _Frame, tally: Tally) -> None:
 def _work(state: _State, answer: Answer) -> None:
     """Answers frames until the stream is closed and none waits."""
     while True:
-        with state.changed:
+        with state.lock:
             while state.open and not state.waiting:
                 state.changed.wait()
             if not state.waiting:
                 return
             frame = state.waiting.popleft()
             state.busy += 1
+        if state.forgotten:
+            _drop(frame, state.tally)
+            continue
         tell = _answered(frame, state.tally, answer)
-        with state.changed:  # before anybody is told, who may submit the next at once
-            state.busy -= 1
-            state.changed.notify_all()
-        tell()
+        if state.policy == "skip" and frame.future.watched:  # callbacks are work, too
+            tell()
+            _idle(state)
+        else:  # before anybody is told, who may submit the next at once
+            _idle(state)
+            tell()
         del frame, tell  # the images are not kept while there is nothing to do
+
+
+def _idle(state: _State) -> None:
+    with state.lock:
+        state.busy -= 1
+        state.changed.notify_all()
 
 
 def _answered(frame: _Frame, tally: Tally, answer: Answer) -> Callable[[], None]:
@@ -181,20 +244,19 @@ def _answered(frame: _Frame, tally: Tally, answer: Answer) -> Callable[[], None]
     try:
         logits = answer(frame.images, frame.order)
     except BaseException as error:  # noqa: BLE001  # it is for whoever asks the future
+        tally.drop()
         return partial(frame.future.set_exception, error)
     tally.add(perf_counter_ns() - frame.submitted_ns)
     return partial(frame.future.set_result, logits)
 
 
-def _end(state: _State, threads: Sequence[Thread], cancel: bool) -> None:
-    dropped: list[_Frame] = []
-    with state.changed:
-        state.open = False
-        while cancel and state.waiting:
-            dropped.append(state.waiting.popleft())
+def _leave(stream: ref[Stream], state: _State) -> None:
+    """Ends a stream that nobody has any more, or, when the process ends, one that is open."""
+    left = stream()
+    if left is not None:
+        left.close(cancel=True)
+        return
+    # In the midst of whatever was allocating: nobody is waited for, and no lock of others taken.
+    with state.lock:
+        state.open, state.forgotten = False, True
         state.changed.notify_all()
-    for frame in dropped:
-        _drop(frame, state.tally)
-    for each in threads:
-        if each is not current_thread():  # as when a future's callback closes the stream
-            each.join()

@@ -25,7 +25,8 @@ class Stats:
         count: those that were answered.
         p50_ns: half of the answers came within this time; 0 while there is none.
         p99_ns: likewise 99 of 100.
-        misses: answers that came later than the deadline, and frames that got none.
+        misses: answers that came later than the deadline, and frames that got none, for they were
+            dropped or the engine raised.
         deadline_ns: 0 where there is none, and no answer is late.
     """
 

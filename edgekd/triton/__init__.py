@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,12 @@ from edgekd.store import hash_file
 from edgekd.triton.config import (
     GOLDEN,
     LABELS,
+    ORIGIN,
     SERVERS,
     SHAPED,
     Record,
     config_of,
+    dtype_of,
     golden_input,
     has_labels,
     number,
@@ -32,6 +34,7 @@ from edgekd.triton.config import (
 from edgekd.triton.text import Message, lines
 
 CONFIG = "config.pbtxt"
+_OF_A_VERSION = re.compile(rf'(key: "{re.escape(ORIGIN)}"\n +value {{\n +string_value: )".*"')
 _LATEST = 2**31 - 1
 _ROOM = 8
 """The largest batch where the engine leaves it open: twice what Triton fills in by itself."""
@@ -72,6 +75,9 @@ def export(
 ) -> Exported:
     """Adds a model to a repository, whole or not at all.
 
+    A further version is added to a model whose ``config.pbtxt`` and labels would stay as they are
+    but for the comments and ``edgekd.engine``; these tell of the latest version.
+
     Args:
         bundle: where the engine is from.
         repository: Triton's folder; made where there is none.
@@ -82,11 +88,11 @@ def export(
         max_batch: the largest batch that Triton may make of requests; the engine's, if not given.
 
     Raises:
-        BundleError: no engine is as asked for.
+        BundleError: no engine is as asked for, or it lacks a file that Triton needs.
         CorruptBundle: a file is missing or was changed.
         EngineIncompatible: the engine is yet to be built.
-        RecipeError: Triton cannot serve it, an argument is wrong, there is such a model already, or
-            nothing can be written there.
+        RecipeError: Triton cannot serve it, an argument is wrong, there is such a version or
+            another model of that name already, or nothing can be written there.
     """
     record = _choose(bundle, target, precision)
     chosen = _named(bundle, name)
@@ -94,22 +100,21 @@ def export(
         raise RecipeError(f"{version} is no version", "give 1 or more", path="--version")
     most = _largest(bundle, record, max_batch)
     model = repository / chosen
-    notes = tuple(_notes(record))
+    files = _files(bundle, record)
+    notes = tuple(_notes(bundle, record))
     config = config_of(bundle, record, chosen, most)
     try:
-        if model.exists() or model.is_symlink():
-            raise RecipeError(
-                "there is such a model already",
-                "choose another name with --name, or remove it",
-                path=str(model),
-            )
+        there = model.exists() or model.is_symlink()
         repository.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{chosen}-", dir=repository) as folder:
             fresh = Path(folder) / chosen
             (fresh / str(version)).mkdir(parents=True)
-            _copy(bundle, record, fresh / str(version))
+            _copy(bundle, files, fresh / str(version))
             _write(bundle, fresh, config, notes)
-            fresh.rename(model)
+            if there:
+                _add(fresh, model, version)
+            else:
+                fresh.rename(model)
     except OSError as error:
         raise RecipeError(
             f"cannot be written: {error.strerror or error}", path=str(repository)
@@ -197,10 +202,10 @@ def _largest(bundle: Bundle, record: Record, asked: int | None) -> int:
     return most
 
 
-def _notes(record: Record) -> Iterator[str]:
+def _notes(bundle: Bundle, record: Record) -> Iterator[str]:
     yield (
-        "the engine takes float32 tensors: clients resize and normalise images as the parameter"
-        f" {SHAPED} says"
+        f"the engine takes {dtype_of(bundle)} tensors: clients resize and normalise images as the"
+        f" parameter {SHAPED} says"
     )
     if record["backend"] != "tensorrt":
         return
@@ -216,14 +221,64 @@ def _notes(record: Record) -> Iterator[str]:
         yield f"the plan takes batches of {least} and more: so must every request"
 
 
-def _copy(bundle: Bundle, record: Record, folder: Path) -> None:
-    """The engine's own files; a TensorRT plan's side-car and what RTX compiled stay behind."""
-    names = (record["path"], *(each["path"] for each in record["parts"]))
-    for name, to in zip(names, SERVERS[record["backend"]].files, strict=False):
+def _files(bundle: Bundle, record: Record) -> dict[str, str]:
+    """The engine's own files by what Triton calls them; a plan's side-car stays behind."""
+    first, *others = SERVERS[record["backend"]].files
+    found = {first: record["path"]}
+    for to in others:
+        fitting = [
+            each["path"] for each in record["parts"] if each["path"].endswith(Path(to).suffix)
+        ]
+        if len(fitting) != 1:
+            raise BundleError(
+                f"{bundle.root}: {record['target']} {record['precision']} has {len(fitting)} files"
+                f" that could be Triton's {to}",
+                "build the bundle again",
+            )
+        found[to] = fitting[0]
+    return found
+
+
+def _copy(bundle: Bundle, files: Mapping[str, str], folder: Path) -> None:
+    for to, name in files.items():
         copy = folder / to
         shutil.copyfile(bundle.file(name), copy)
         if hash_file(copy) != bundle.hashes()[name]:
             raise CorruptBundle(f"{bundle.root / name} changed while it was copied")
+
+
+def _add(fresh: Path, model: Path, version: int) -> None:
+    """Adds the version of a new model to one that is there, if it is the same but for that."""
+    told = str(model)
+    place = model / str(version)
+    if place.exists() or place.is_symlink():
+        raise RecipeError(
+            f"there is such a model already, with a version {version}",
+            "give another with --version, choose another name with --name, or remove it",
+            path=told,
+        )
+    if model.is_symlink() or _lasting(fresh) != _lasting(model):
+        raise RecipeError(
+            f"there is such a model already, and its {CONFIG} or {LABELS} is another",
+            "choose another name with --name, or remove it",
+            path=told,
+        )
+    earlier = [int(each.name) for each in model.iterdir() if re.fullmatch("[0-9]+", each.name)]
+    (fresh / str(version)).rename(place)
+    if version > max(earlier, default=0):
+        (fresh / CONFIG).replace(model / CONFIG)
+
+
+def _lasting(model: Path) -> tuple[list[str], str] | None:
+    """What of a model's description holds for all its versions; None where there is none."""
+    try:
+        config = (model / CONFIG).read_text(encoding="utf-8")
+        labels = model / LABELS
+        told = labels.read_text(encoding="utf-8") if labels.exists() else ""
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return None
+    kept = _OF_A_VERSION.sub(r"\1", config).splitlines()
+    return [each for each in kept if not each.startswith("#")], told
 
 
 def _write(bundle: Bundle, folder: Path, config: Message, notes: tuple[str, ...]) -> None:

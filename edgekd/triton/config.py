@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgekd import preprocessing
 from edgekd.bundle import Bundle
-from edgekd.errors import CorruptBundle
 from edgekd.triton.text import Message, Word
 
 LABELS = "labels.txt"
 GOLDEN = "golden.bin"
 SHAPED = "edgekd.preprocessing"
 """The parameter that tells clients what turns images into the input."""
+ORIGIN = "edgekd.engine"
+"""The parameter that says which engine the latest version is."""
 
 _TYPES = {
     "bool": "TYPE_BOOL", "uint8": "TYPE_UINT8", "int8": "TYPE_INT8", "int32": "TYPE_INT32",
@@ -43,11 +43,8 @@ SERVERS = {
 
 
 def number(record: Record, option: str, otherwise: int) -> int:
-    """A number that is among an engine's options."""
-    text = record["options"].get(option, str(otherwise))
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", text) and text != str(otherwise):
-        raise CorruptBundle(f"an engine's option {option} is '{text}', which is no number")
-    return int(text)
+    """A batch that is among an engine's options, which the manifest's readers have looked at."""
+    return int(record["options"].get(option, otherwise))
 
 
 def config_of(bundle: Bundle, record: Record, name: str, most: int) -> Message:
@@ -130,9 +127,15 @@ def _parameters(bundle: Bundle, record: Record, most: int) -> dict[str, str]:
     }
     return {
         **own,
-        SHAPED: json.dumps(asdict(bundle.preprocessing)),
-        "edgekd.engine": json.dumps(origin),
+        SHAPED: json.dumps({**asdict(bundle.preprocessing), "dtype": dtype_of(bundle)}),
+        ORIGIN: json.dumps(origin),
     }
+
+
+def dtype_of(bundle: Bundle) -> str:
+    """What images are to be at last: of the input, whatever they are normalised in."""
+    dtype: str = bundle.manifest["inputs"][0]["dtype"]
+    return dtype
 
 
 def has_labels(bundle: Bundle) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import edgekd
+from edgekd.errors import EdgekdError
 
 
 def frames(source: str) -> Iterator[tuple[np.ndarray, str]]:
@@ -37,11 +38,13 @@ def frames(source: str) -> Iterator[tuple[np.ndarray, str]]:
 
 def main(bundle: str, source: str, fps: float = 30) -> None:
     """Prints a label for each frame that was answered, and how many were late or dropped."""
+    if not fps > 0:
+        sys.exit(f"FPS must be more than 0, and is {fps:g}")
     with edgekd.load(bundle, deadline_ms=1000 / fps) as engine:
 
         def tell(future: Future[np.ndarray]) -> None:
             if not future.cancelled():
-                print(engine.classes[future.result()[0].argmax()])
+                print(future.exception() or engine.classes[future.result()[0].argmax()])
 
         engine.warmup()
         with engine.stream(policy="drop-oldest") as stream:
@@ -56,4 +59,7 @@ def main(bundle: str, source: str, fps: float = 30) -> None:
 if __name__ == "__main__":
     if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
-    main(*sys.argv[1:3], *map(float, sys.argv[3:]))
+    try:
+        main(*sys.argv[1:3], *map(float, sys.argv[3:]))
+    except (EdgekdError, OSError, ValueError) as error:
+        sys.exit(str(error))

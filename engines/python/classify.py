@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 import edgekd
+from edgekd.errors import EdgekdError
 
 
 def pixels(path: str) -> np.ndarray:
@@ -29,4 +30,7 @@ def main(bundle: str, *paths: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except (EdgekdError, OSError) as error:
+        sys.exit(str(error))

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import edgekd
+from edgekd.errors import EdgekdError
 
 
 def work(engine: edgekd.Engine, seed: int) -> None:
@@ -39,4 +40,7 @@ if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     count = int(sys.argv[-1]) if sys.argv[-1].isdecimal() else 2
-    main([each for each in sys.argv[1:] if not each.isdecimal()], count)
+    try:
+        main([each for each in sys.argv[1:] if not each.isdecimal()], count)
+    except EdgekdError as error:
+        sys.exit(str(error))

@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from edgekd.bundle import read
+from edgekd.bundle import read, sealed
 from edgekd.cli.report import read as report_of
 from edgekd.cli.report import report
+from edgekd.cli.run import run
 from edgekd.data import pixels
-from edgekd.errors import CorruptBundle
+from edgekd.errors import CorruptBundle, DataError
 from edgekd.runtime import load
 from tests.conftest import assert_one_line, run_cli
 
@@ -149,6 +150,45 @@ def test_run_on_what_is_no_image(built: dict[str, Path], tmp_path: Path) -> None
     assert_one_line(
         run_cli("run", built["bundle"], tmp_path / "none.png"), 4, "No such file or directory"
     )
+
+
+def test_run_on_arrays_that_are_not_what_they_say(built: dict[str, Path], tmp_path: Path) -> None:
+    pieces = {"a": np.zeros((8, 8), np.uint8)}
+    with (tmp_path / "several.npy").open("wb") as file:
+        np.savez(file, **pieces)
+    np.save(tmp_path / "lies.npy", pieces["a"])
+    whole = (tmp_path / "lies.npy").read_bytes()
+    # In place of blanks, so that the header is as long as it was.
+    larger = whole.replace(b"(8, 8), }        ", b"(8, 8000000000), }"[:17].ljust(17))
+    (tmp_path / "lies.npy").write_bytes(larger)
+    np.save(tmp_path / "none.npy", np.zeros((0, 1, 8, 8), np.uint8))
+    np.save(tmp_path / "nan.npy", np.full((1, 1, 8, 8), np.nan, np.float32))
+    for name, words in {
+        "several.npy": "cannot be read as .npy (it is an archive of several)",
+        "lies.npy": "cannot be read as .npy",
+        "none.npy": "a batch of no images was given",
+        "nan.npy": "the engine answers with NaN or infinity",
+    }.items():
+        for more in ((), ("--json",)):
+            found = CliRunner().invoke(run, [str(built["bundle"]), str(tmp_path / name), *more])
+            assert isinstance(found.exception, DataError), name
+            assert words in str(found.exception)
+            assert "\n" not in str(found.exception)
+    assert_one_line(run_cli("run", built["bundle"], tmp_path / "nan.npy", "--json"), 4, "nan.npy")
+
+
+def test_run_tells_an_output_without_a_label_by_its_number(bundle: Path, tmp_path: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["labels"] = ["zero", "one"]
+    manifest["outputs"][0]["shape"][1] = "classes"  # else its reader would have said so
+    (bundle / "manifest.json").write_text(sealed(manifest))
+    np.save(tmp_path / "x.npy", read(bundle).golden_images())
+    found = _json("run", bundle, tmp_path / "x.npy")["results"]
+    best = [int(np.argmax(each["logits"])) for each in found]
+    assert max(best) > 1
+    assert [each["label"] for each in found] == [
+        ["zero", "one", *"23456789"][each] for each in best
+    ]
 
 
 def test_run_on_a_pickle_does_not_open_it(built: dict[str, Path], tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from edgekd.errors import EdgekdError
+from edgekd.bundle import read
+from edgekd.errors import CorruptBundle, EdgekdError
 from edgekd.manifest import LARGEST, parse
 from edgekd.runtime.engine import _deadline_ns
 from tests import bad_manifests
@@ -105,6 +106,16 @@ def test_a_bad_one_is_refused_by_both(programs: Path, tmp_path: Path, name: str)
 def test_an_odd_one_is_read_alike(programs: Path, tmp_path: Path, name: str) -> None:
     text = bad_manifests.GOOD[name](bad_manifests.good())
     assert agree(programs, tmp_path / "x", text)
+
+
+def test_one_that_is_a_link_is_refused_by_both(programs: Path, tmp_path: Path) -> None:
+    (tmp_path / "moved.json").write_text(bad_manifests.good())
+    (tmp_path / "manifest.json").symlink_to("moved.json")
+    found = run(programs / "edgekd-inspect", tmp_path)
+    assert (found.returncode, found.stdout) == (CorruptBundle.exit_code, "")
+    assert "manifest.json is a link" in found.stderr
+    with pytest.raises(CorruptBundle, match=r"manifest\.json is a link"):
+        read(tmp_path)
 
 
 ODD = [

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 import edgekd
 from edgekd.bundle import read, sealed
+from edgekd.errors import BuildError
 from tests.native.conftest import Outputs, run
 
 ENGINES = [
@@ -77,6 +81,34 @@ def test_batches(built: dict[str, Path], outputs: Outputs, target: str, precisio
         wanted = engine(images)
     found = outputs(built["bundle"], target, precision, images.transpose(0, 2, 3, 1), batch=8)
     np.testing.assert_array_equal(found, wanted)
+
+
+def test_tensors_that_nobody_hashed_are_refused(
+    built: dict[str, Path], programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ONNX file may name others; whether they lie beside it or where the program runs."""
+    path = tmp_path / "x.edgekd"
+    shutil.copytree(built["bundle"], path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    record = next(each for each in manifest["engines"] if each["target"] == "onnxruntime-cpu")
+    engine = path / record["path"]
+    model = onnx.load(engine)
+    onnx.save(
+        model, engine, save_as_external_data=True, location="weights.bin", size_threshold=1024
+    )
+    shutil.copyfile(engine.with_name("weights.bin"), tmp_path / "weights.bin")
+    content = engine.read_bytes()
+    record |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (path / "manifest.json").write_text(sealed(manifest))
+    monkeypatch.chdir(tmp_path)
+    assert onnxruntime.InferenceSession(engine).get_inputs()
+    assert onnxruntime.InferenceSession(content).get_inputs()
+    with pytest.raises(BuildError, match="ONNX Runtime refuses"):
+        edgekd.load(path, record["target"], record["precision"])
+    words = (path, record["target"], record["precision"], "8", "8", "1", "RGB", "1")
+    found = run(programs / "outputs", *words, cwd=tmp_path)
+    assert found.returncode == 1
+    assert found.stderr.startswith("ONNX Runtime: External data path"), found.stderr
 
 
 @every_engine

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import helper, numpy_helper
 
 from edgekd.artifacts import TensorSpec
 from edgekd.backends.base import Arrays
-from edgekd.bundle import read
+from edgekd.bundle import read, sealed
 from edgekd.runtime import Engine, engine
 from tests.bench import planted
 
@@ -102,3 +106,40 @@ class _Thread(threading.Thread):
         if self.error is not None:
             raise self.error
         return self.result
+
+
+def edited(bundle: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The bundle with another manifest."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    change(manifest)
+    (bundle / "manifest.json").write_text(sealed(manifest))
+    return bundle
+
+
+def with_model(bundle: Path, batch: int | str, dtype: str = "float32") -> Path:
+    """The bundle with one engine alone, which multiplies what it is given by a matrix."""
+    shape = [batch, 1, 8, 8]
+    weights = np.random.default_rng(0).normal(size=(64, 10)).astype(dtype)
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("image", kind, shape)],
+        [helper.make_tensor_value_info("logits", kind, [batch, 10])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    def change(manifest: dict[str, Any]) -> None:
+        best = next(each for each in manifest["engines"] if each["backend"] == "onnxruntime")
+        content = model.SerializeToString()
+        (bundle / best["path"]).write_bytes(content)
+        best |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        manifest["engines"] = [best]
+        for name, first in (("inputs", shape), ("outputs", [batch, 10])):
+            manifest[name][0] |= {"dtype": dtype, "shape": first}
+
+    return edited(bundle, change)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import edgekd
-from edgekd.errors import EngineError
+from edgekd.errors import EngineError, RecipeError
 from edgekd.runtime import Engine
 from edgekd.runtime import engine as module
 from tests.runtime.kit import Gated, Shared, image, opened, start
@@ -124,6 +125,38 @@ def test_a_binding_without_the_backend_s_help_is_copied(gated: Engine, session: 
     np.testing.assert_array_equal(held, [[0, 0], [12, 24]])
 
 
+def test_a_binding_s_arrays_cannot_be_replaced(engine: Engine) -> None:
+    binding = engine.bind()
+    for arrays in (binding.inputs, binding.outputs):
+        for name in arrays:
+            with pytest.raises(TypeError, match="does not support item assignment"):
+                arrays[name] = np.zeros(1)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("batch", [10**12, 10**18, 2**63 - 1])
+def test_a_batch_that_memory_does_not_hold(batch: int, engine: Engine) -> None:
+    for use in (engine.bind, lambda batch: engine.warmup(1, batch)):
+        with pytest.raises(EngineError, match=f"no memory for a batch of {batch}: ask for a small"):
+            use(batch)
+
+
+WRONG: dict[str, tuple[Callable[[Engine], Any], str]] = {
+    "bind": (lambda engine: engine.bind(1.5), "batch: 1.5 is no whole number"),  # type: ignore
+    "text": (lambda engine: engine.bind("1"), "batch: '1' is no whole number"),  # type: ignore
+    "beyond": (lambda engine: engine.bind(10**5000), "batch: a number of more than 63 bits"),
+    "runs": (lambda engine: engine.warmup(-1), "runs: -1 is less than 0"),
+    "no runs": (lambda engine: engine.warmup(None), "runs: None is no whole"),  # type: ignore
+    "batch": (lambda engine: engine.warmup(1, b""), "batch: a bytes is no whole"),  # type: ignore
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_an_argument_that_is_no_number_is_refused(case: str, gated: Engine) -> None:
+    use, words = WRONG[case]
+    with pytest.raises(RecipeError, match=words):
+        use(gated)
+
+
 def test_two_threads_cannot_run_one_binding(gated: Engine, session: Gated) -> None:
     binding = gated.bind()
     running = start(binding.run)
@@ -196,6 +229,89 @@ def test_warming_up_runs_every_context_and_is_not_counted(
     engine.warmup(runs=4)
     assert not session.go.acquire(blocking=False)
     assert engine.stats().count == 0
+
+
+def test_warming_up_makes_one_context_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Shared()
+    made: list[Shared] = []
+    monkeypatch.setattr(Shared, "another", lambda self: made.append(self) or self)
+    engine = opened(session, tmp_path, monkeypatch)
+    threads = [start(lambda: engine.warmup(1)) for _ in range(3)]
+    for _ in threads:
+        assert session.begun.acquire(timeout=20)
+    session.go.release(3)
+    for each in threads:
+        each.join()
+    assert len(made) == 2  # beside the first
+
+
+# Interrupts
+
+
+class _Interrupted(BaseException):
+    pass
+
+
+def interrupted(work: Callable[[], Any], at: int) -> bool:
+    """Interrupts work at that of the places where Python looks for a signal; whether it did.
+
+    They are the beginnings of its functions, and the ends of calls of C's.
+    """
+    left = at
+
+    def look(frame: Any, event: str, _: object) -> None:
+        nonlocal left
+        if event in ("call", "c_return") and "edgekd" in frame.f_code.co_filename:
+            left -= 1
+            if left < 0:
+                sys.setprofile(None)
+                raise _Interrupted
+
+    sys.setprofile(look)
+    try:
+        work()
+    except _Interrupted:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+@pytest.mark.parametrize("use", ["run", "call", "bound", "warmup"])
+def test_an_interrupt_anywhere_leaves_it_whole(use: str, built: dict[str, Path]) -> None:
+    engine = edgekd.load(built["bundle"], "openvino-cpu")
+    x = np.zeros((1, 1, 8, 8), np.float32)
+    binding = engine.bind()
+    work: Callable[[], Any] = {
+        "run": lambda: engine.run(x),
+        "call": lambda: engine(x),
+        "bound": binding.run,
+        "warmup": lambda: engine.warmup(1),
+    }[use]
+    work()
+    expected = engine.run(x)
+    places = 0
+    while interrupted(work, places):
+        places += 1
+        work()  # the next one is as if nothing had been
+    assert places > 3
+    np.testing.assert_array_equal(engine.run(x), expected)
+    assert len(engine._pool._made) == 1  # what was lost was found
+    start(engine.close).join()
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_closing_does_not_wait_for_a_context_that_was_never_given_back(
+    held: bool, gated: Engine, session: Gated
+) -> None:
+    """As an interrupt leaves it; its traceback may hold the context, for a while or for good."""
+    context = gated._pool.take()
+    if not held:
+        del context
+    start(gated.close).join()
+    assert session.closed == 1
 
 
 def test_checking_the_golden_outputs_is_not_counted(engine: Engine) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +136,7 @@ def test_what_the_engine_raises_reaches_the_future_alone(engine: Engine, session
         session.fails = ""
         let_go(session)
         assert sums(stream.submit(image(1))) == [4]
-    assert (engine.stats().count, engine.stats().misses) == (1, 0)
+    assert (engine.stats().count, engine.stats().misses) == (1, 2)  # who waits got no answer
 
 
 def test_a_frame_that_was_withdrawn_is_not_run_and_is_no_miss(
@@ -258,10 +261,101 @@ def test_a_callback_may_submit_but_not_wait_for_itself(engine: Engine, session: 
     assert engine.stats().count == 3
 
 
+def test_skip_is_busy_until_the_callbacks_have_run(engine: Engine, session: Gated) -> None:
+    inside, go = threading.Event(), threading.Event()
+    with engine.stream(policy="skip") as stream:
+        first = stream.submit(image(1))
+        first.add_done_callback(lambda _: (inside.set(), go.wait(20)))
+        let_go(session, 2)
+        assert inside.wait(20)
+        assert stream.submit(image(2)).cancelled()
+        go.set()
+    assert sums(first) == [4]
+    assert (engine.stats().count, engine.stats().misses) == (1, 1)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_callbacks_of_several_threads_may_close(
+    whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Shared()
+    engine = opened(session, tmp_path, monkeypatch)
+    streams = [engine.stream(policy="queue", workers=2), engine.stream(policy="queue")]
+    together = threading.Barrier(3)
+    closed: list[int] = []
+
+    def close(of: int) -> Callable[[Future[Any]], None]:
+        def callback(_: Future[Any]) -> None:
+            together.wait(20)
+            (engine if whole else streams[of]).close()
+            closed.append(of)
+
+        return callback
+
+    for of in (0, 0, 1):  # where one stream's thread closes both of them, too
+        streams[of].submit(image(1)).add_done_callback(close(of))
+    let_go(session, 3)
+    for each in [*streams[0]._threads, *streams[1]._threads]:
+        each.join(20)
+        assert not each.is_alive()
+    assert sorted(closed) == [0, 0, 1]
+    engine.close()
+    assert session.closed
+
+
+def test_a_forgotten_stream_takes_no_lock_of_whoever_was_allocating(
+    engine: Engine, session: Gated
+) -> None:
+    """The collector runs in any thread, at any allocation, whatever that thread holds."""
+    streams = [engine.stream(depth=2, policy="queue")]
+    threads = streams[0]._threads
+    futures = [streams[0].submit(image(n)) for n in range(2)]
+    begun(session)
+
+    def allocate() -> None:
+        with engine._tally._lock:
+            streams.clear()
+            gc.collect()
+
+    start(allocate).join()
+    let_go(session)
+    assert sums(*futures[:1]) == [0]
+    wait(futures, timeout=20)
+    assert futures[1].cancelled()
+    for each in threads:
+        each.join(20)
+        assert not each.is_alive()
+    assert engine.stats().misses == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_after_a_fork_a_stream_says_so(engine: Engine, session: Gated) -> None:
+    with engine.stream(policy="queue") as stream:
+        first = stream.submit(image(1))
+        begun(session)
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            with suppress(EngineError):
+                stream.submit(image(2))
+                os._exit(1)
+            engine.close()  # does not wait for the run that the other process is in
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        let_go(session)
+        assert sums(first) == [4]
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "policy": ({"policy": "drop-newest"}, "no policy is called 'drop-newest': did you mean"),
     "depth": ({"depth": 0}, "depth: 0 is less than 1"),
     "workers": ({"workers": -1}, "workers: -1 is less than 1"),
+    "many": ({"workers": 1025}, "workers: 1025 is more than 1024"),
+    "text": ({"depth": "1"}, "depth: '1' is no whole number"),
+    "part": ({"workers": 1.5}, "workers: 1.5 is no whole number"),
+    "nobody": ({"policy": None}, "policy: None is no name"),
+    "list": ({"policy": []}, "policy: a list is no name"),
 }
 
 

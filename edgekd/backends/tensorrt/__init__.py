@@ -156,14 +156,14 @@ class TensorRt:
         chosen = gpu or _built_with(engine)
         host_code = chosen.host_code or os.environ.get(sidecar.HOST_CODE) == "1"
         lib = self._library()
-        facts = sidecar.read(_part(engine, sidecar.SUFFIX))
+        facts = sidecar.read(_part(engine, sidecar.SUFFIX), engine.read)
         here = (self.library, lib.__version__, library.system())
         sidecar.check(facts, *here, "", host_code)
         used = cuda.open_device(chosen.device_layer, self.extra)
         require_device(self.name, device, ["cuda", f"cuda:{used.ordinal}"])
         gpu_here = used.gpu()
         sidecar.check(facts, *here, gpu_here.sm, host_code, sidecar.model_of(gpu_here))
-        plan = sidecar.checked(engine.path, facts.sha256)
+        plan = sidecar.checked(engine.path, facts.sha256, engine.read)
         if "max_batch" not in engine.options:
             raise CorruptBundle(f"{engine.path}: nobody says for which batches it was built")
         log = library.logger(lib)
@@ -301,7 +301,7 @@ def _context(
     cache = config.create_runtime_cache()
     for part in engine.parts:
         if part.suffix == COMPILED:  # refused, and compiled anew, on another GPU or driver
-            cache.deserialize(sidecar.checked(part, facts.compiled_sha256))
+            cache.deserialize(sidecar.checked(part, facts.compiled_sha256, engine.read))
     config.set_runtime_cache(cache)
     if can.own_graphs and chosen.cuda_graph:
         config.cuda_graph_strategy = lib.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 from typing import Any
 from weakref import finalize
 
@@ -46,8 +47,10 @@ class TensorRtBinding:
         device: Device,
         run: Callable[[Arrays, Arrays], None],
     ) -> None:
-        self.inputs = {each.name: _page_locked(each, batch, device) for each in inputs}
-        self.outputs = {each.name: _page_locked(each, batch, device) for each in outputs}
+        self.inputs, self.outputs = (
+            MappingProxyType({each.name: _page_locked(each, batch, device) for each in specs})
+            for specs in (inputs, outputs)
+        )
         self._run = run
 
     def run(self) -> None:

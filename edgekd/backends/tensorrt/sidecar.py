@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -79,14 +80,18 @@ def write(plan: Path, facts: SideCar) -> Path:
     return path
 
 
-def read(path: Path) -> SideCar:
+def read(path: Path, content_of: Callable[[Path], bytes] = Path.read_bytes) -> SideCar:
     """Reads one.
+
+    Args:
+        path: where it lies.
+        content_of: a file's bytes, which somebody may hold already.
 
     Raises:
         CorruptBundle: it is missing, or is not one.
     """
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(content_of(path))
         major = int(record["schema"].split(".")[0])
         known = {each.name: record[each.name] for each in fields(SideCar)}
     except OSError as error:
@@ -155,14 +160,21 @@ def model_of(gpu: Gpu) -> str:
     return f"{gpu.name} with {gpu.processors} multiprocessors"
 
 
-def checked(path: Path, sha256: str) -> bytes:
+def checked(
+    path: Path, sha256: str, content_of: Callable[[Path], bytes] = Path.read_bytes
+) -> bytes:
     """A file's bytes, once they are what the side-car says; the same bytes are to be loaded.
+
+    Args:
+        path: where it lies.
+        sha256: what the side-car says.
+        content_of: see ``read``.
 
     Raises:
         CorruptBundle: they are not, or there are none.
     """
     try:
-        content = path.read_bytes()
+        content = content_of(path)
     except OSError as error:
         raise CorruptBundle(f"{path}: {error.strerror}", _HINT) from error
     if hashlib.sha256(content).hexdigest() != sha256:

@@ -101,7 +101,9 @@ edgekd_status open(
         }
         const edgekd_file *weights = nullptr;
         for (std::size_t index = 1; index < source->file_count; ++index) {
-            if (ends_with(source->files[index].name, ".bin")) weights = &source->files[index];
+            if (!ends_with(source->files[index].name, ".bin")) continue;
+            if (weights != nullptr) throw Failure(EDGEKD_CORRUPT, "the engine has several files of weights");
+            weights = &source->files[index];
         }
         const std::string description(static_cast<const char *>(source->files[0].data), source->files[0].bytes);
         ov::Tensor constants;

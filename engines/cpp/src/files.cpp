@@ -105,9 +105,11 @@ Folder::Folder(std::string path)
 Folder::~Folder() { ::close(descriptor_); }
 
 Bytes Folder::manifest() const {
-    const Descriptor file(::openat(descriptor_, "manifest.json", O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    const Descriptor file(::openat(descriptor_, "manifest.json", flags));
     struct stat facts {};
     if (file.number() < 0 || fstat(file.number(), &facts) != 0) {
+        if (errno == ELOOP) corrupt(path_ + "/manifest.json is a link");
         throw Failure(
             EDGEKD_NOT_A_BUNDLE,
             path_ + " is not a bundle (manifest.json: " + std::strerror(errno) +

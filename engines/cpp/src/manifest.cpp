@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include <array>
+#include <cfloat>
+#include <climits>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -235,8 +237,11 @@ Preprocessing preprocessing(const Value &value, const Tensor &input) {
     if (found.resize != "bilinear") value["resize"].wrong();
     if (found.layout != "NCHW" && found.layout != "NHWC") value["layout"].wrong();
     if (found.dtype != "float32") value["dtype"].wrong();
+    for (const double each : found.mean) {
+        if (std::fabs(each) > FLT_MAX) value["mean"].wrong();
+    }
     for (const double each : found.std) {
-        if (!(each > 0)) value["std"].wrong();
+        if (each < FLT_MIN || each > FLT_MAX) value["std"].wrong();
     }
     const std::size_t channels = found.mean.size();
     if (found.std.size() != channels) value["std"].wrong();
@@ -267,6 +272,17 @@ bool is_backend(const std::string &name) {
            name.find_first_not_of(std::string(LETTERS) + "_-") == std::string::npos;
 }
 
+// One of the batches among an engine's options; none gives `otherwise`.
+unsigned long batch(const Value &options, const char *key, unsigned long otherwise) {
+    if (!options.has(key)) return otherwise;
+    const std::string text = options[key].text();
+    const bool digits = text.find_first_not_of("0123456789") == text.npos;
+    if (text.empty() || text.size() > 9 || !digits) options[key].wrong();
+    const unsigned long found = std::stoul(text);
+    if (found < 1) options[key].wrong();
+    return found;
+}
+
 EngineRecord engine(const Value &value) {
     EngineRecord found;
     found.target = value["target"].name();
@@ -279,6 +295,10 @@ EngineRecord engine(const Value &value) {
     found.file = file(value);
     for (const Value &each : value["parts"].list()) found.parts.push_back(file(each));
     found.options = texts(value["options"]);
+    const Value options = value["options"];
+    const unsigned long least = batch(options, "min_batch", 1);
+    batch(options, "opt_batch", 1);
+    if (least > batch(options, "max_batch", ULONG_MAX)) options["min_batch"].wrong();
     found.source = value["source"].text();
     if (!found.source.empty()) found.source = value["source"].path();
     found.golden = value["golden"].path();
@@ -331,6 +351,11 @@ Manifest checked(std::string_view text, const std::string &where) {
     found.preprocessing = preprocessing(root["preprocessing"], found.inputs[0]);
     for (const Value &each : root["labels"].list()) found.labels.push_back(each.text());
     if (found.labels.size() < 2) root["labels"].wrong();
+    const std::vector<std::int64_t> &classes = found.outputs[0].shape;
+    if (classes.size() == 2 && classes[1] >= 0 &&
+        static_cast<std::size_t>(classes[1]) != found.labels.size()) {
+        root["labels"].wrong();
+    }
     for (const Value &each : root["engines"].list()) found.engines.push_back(engine(each));
     found.golden_images = root["golden"]["images"].path();
     const Value budget = root["budget"];
