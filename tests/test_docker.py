@@ -62,9 +62,13 @@ def test_what_is_copied_is_there_and_reaches_the_build(dockerfile: Path) -> None
 
 def test_it_builds_what_it_runs(dockerfile: Path) -> None:
     text = dockerfile.read_text()
-    cmake = (ROOT / "engines" / "cpp" / "CMakeLists.txt").read_text()
+    folder = ROOT / "engines" / "cpp"
+    cmake = "".join(
+        each.read_text()
+        for each in (folder / "CMakeLists.txt", *(folder / "cmake").glob("*.cmake"))
+    )
     for option in re.findall(r"-D(EDGEKD_\w+)=", text):
-        assert f"option({option} " in cmake
+        assert re.search(rf"(option|find_library|find_path)\({option}\b", cmake)
     (entry,) = re.findall(r'^ENTRYPOINT \["(\w+)"\]$', text, re.MULTILINE)
     assert (ROOT / "engines" / "cpp" / "examples" / f"{entry}.cpp").is_file()
     assert f"COPY --from=build /build/{entry} /usr/local/bin/\n" in text
