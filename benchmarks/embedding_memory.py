@@ -27,17 +27,19 @@ _SIDE_BY_SIDE = 2
 def part(given: Given) -> str:
     """The table of growth; several programs at once, since nothing is timed."""
     with ThreadPoolExecutor(min(_SIDE_BY_SIDE, os.cpu_count() or 1)) as pool:
-        cpp, python = (
-            [pool.submit(ask, given, each) for each in given.engines] for ask in (_cpp, _python)
-        )
-        grown = [(own.result(), other.result()) for own, other in zip(cpp, python, strict=True)]
+        asked = [
+            [pool.submit(ask, given, each) for each in given.engines]
+            for ask in (_cpp, _runtime, _python)
+        ]
+        grown = [[each.result() for each in asked_of] for asked_of in zip(*asked, strict=True)]
     sizes = given.sizes
     rows = [
-        [name(engine), *(_kib(each[what]) for each in both for what in ("runs", "opens"))]
-        for engine, both in zip(given.engines, grown, strict=True)
+        [name(engine), *(_kib(grew) for each in of_it for grew in each.values())]
+        for engine, of_it in zip(given.engines, grown, strict=True)
     ]
     headings = (
         "engine", f"C++, {sizes.runs:,} inferences", f"{sizes.opens:,} times opened",
+        f"the runtime alone, {sizes.runs:,} inferences",
         f"Python, {sizes.python_runs:,} inferences", f"{sizes.python_opens:,} times opened",
     )  # fmt: skip
     return "\n\n".join(
@@ -49,7 +51,9 @@ def part(given: Given) -> str:
                 " hundredth as many inferences and a tenth as often opening, and what is free"
                 " within the allocator is given back on both sides (`malloc_trim`). Opened is:"
                 " hashes checked, engine compiled, an image run, closed. Images are 64×48 in"
-                " colour; in Python every tenth is, the others have the model's size."
+                " colour; in Python every tenth is, the others have the model's size. The runtime"
+                " alone is what *bare* is above: what grows there too is its own, such as parts of"
+                " its library that are first used after a while."
             ),
         ]
     )
@@ -63,6 +67,12 @@ def _kib(grown: int) -> str:
 def _cpp(given: Given, engine: Record) -> dict[str, int]:
     words = (engine["target"], engine["precision"], given.sizes.runs, given.sizes.opens)
     return told(given, "soak", given.bundle.root, *words)
+
+
+def _runtime(given: Given, engine: Record) -> dict[str, int]:
+    root, file = given.bundle.root, given.bundle.root / engine["path"]
+    words = (engine["target"], engine["precision"], file, given.sizes.runs)
+    return told(given, "overhead", "memory", root, *words)
 
 
 def _python(given: Given, engine: Record) -> dict[str, int]:

@@ -92,7 +92,7 @@ def test_threads_and_memory(tables: Tables) -> None:
     assert {row[0]: row[1:] for row in of(tables, "threads")} == dict.fromkeys(ENGINES, told)
     grown = of(tables, "Memory")
     assert {row[0] for row in grown} == ENGINES
-    assert all(len(row) == 5 for row in grown)
+    assert all(len(row) == 6 for row in grown)
 
 
 def test_what_differs_is_shown(built: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

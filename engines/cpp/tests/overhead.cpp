@@ -4,6 +4,8 @@
 // interface, from FILE, and by the library.
 // overhead images BUNDLE TARGET PRECISION WIDTH HEIGHT CHANNELS BLOCKS CALLS SEED: the library with
 // an image, which its input gives, and without; and the model's input that the image becomes.
+// overhead memory BUNDLE TARGET PRECISION FILE RUNS: what resident memory grows by, in bytes, over so
+// many calls of the vendor's own interface, as soak tells it of the library.
 //
 // Callers take turns in random order; each turn gives the median of its calls, in nanoseconds.
 #include <edgekd/edgekd.hpp>
@@ -17,6 +19,8 @@
 
 #include <dlfcn.h>
 #include <execinfo.h>
+#include <malloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -307,6 +311,26 @@ void images(char **words) {
     print(callers, "\"bits\": [" + bits + "]");
 }
 
+long resident() {
+    malloc_trim(0);  // what is free may stay with the allocator, which is no growth
+    long pages = 0;
+    if (std::FILE *file = std::fopen("/proc/self/statm", "r")) {
+        if (std::fscanf(file, "%*d %ld", &pages) != 1) pages = 0;
+        std::fclose(file);
+    }
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+void memory(char **words) {
+    const long runs = std::atol(words[4]);
+    auto engine = opened(words);
+    const auto vendor = vendor_of(engine.info().backend, words[3], engine.own().input(), engine.own().output());
+    for (long run = 0; run < runs / 100 + 10; ++run) vendor->run();
+    const long before = resident();
+    for (long run = 0; run < runs; ++run) vendor->run();
+    std::printf("{\"runs\": %ld}\n", resident() - before);
+}
+
 }  // namespace
 
 // Whoever in this process asks for memory comes by here; a sanitizer has its own.
@@ -346,6 +370,8 @@ int main(int count, char **words) try {
         calls(words + 2);
     } else if (mode == "images" && count == 11) {
         images(words + 2);
+    } else if (mode == "memory" && count == 7) {
+        memory(words + 2);
     } else {
         return 2;
     }
