@@ -154,13 +154,16 @@ def test_contexts_of_several_threads_do_not_meet(drive: Drive, engine: Engine) -
 
 
 def test_an_engine_for_some_batches_only(drive: Drive, engine: Engine) -> None:
-    told = drive(*engine("FAKEPLAN 2 4"), batch=4, run="2,4,3")
+    told = drive(*engine("FAKEPLAN 2 4"), batch=4, run="2,4,3", min_batch="2")
     (context,) = told["contexts"]
     assert context["graphs"] == 3
     assert [each["logits"] for each in context["runs"]] == [_answers(each) for each in (2, 4, 3)]
-    told = drive(*engine("FAKEPLAN 2 4"), batch=5)
+    told = drive(*engine("FAKEPLAN 2 4"), batch=5, min_batch="2")
     assert told["status"] == INCOMPATIBLE
-    assert "built for batches of 2 to 4, and batches of up to 5 are wanted" in told["message"]
+    assert "built for batches of 2 to 4, and batches of 2 to 5 are wanted" in told["message"]
+    told = drive(*engine("FAKEPLAN 2 4"), batch=4)  # the manifest does not say that 1 is too few
+    assert told["status"] == INCOMPATIBLE
+    assert "built for batches of 2 to 4, and batches of 1 to 4 are wanted" in told["message"]
 
 
 @pytest.mark.parametrize(
